@@ -1,0 +1,68 @@
+package disk
+
+// Op names an operation for a Faulty's rule.
+type Op string
+
+// The operations that can be made to fail.
+const (
+	OpRead    Op = "read"
+	OpWrite   Op = "write"
+	OpSync    Op = "sync"
+	OpReserve Op = "reserve"
+)
+
+// Faulty wraps a disk and lets a rule fail its operations. The rule is called from any goroutine.
+type Faulty struct {
+	Disk
+	Rule func(op Op, off int64, n int) error
+}
+
+func (f *Faulty) check(op Op, off int64, n int) error {
+	if f.Rule == nil {
+		return nil
+	}
+	return f.Rule(op, off, n)
+}
+
+// ReadAt reads unless the rule says otherwise.
+func (f *Faulty) ReadAt(p []byte, off int64) error {
+	if err := f.check(OpRead, off, len(p)); err != nil {
+		return err
+	}
+	return f.Disk.ReadAt(p, off)
+}
+
+// TryReadAt never has the bytes at hand, so that each read meets the rule in ReadAt.
+func (f *Faulty) TryReadAt([]byte, int64) error { return ErrWouldBlock }
+
+// WriteAt writes unless the rule says otherwise.
+func (f *Faulty) WriteAt(p []byte, off int64) error {
+	if err := f.check(OpWrite, off, len(p)); err != nil {
+		return err
+	}
+	return f.Disk.WriteAt(p, off)
+}
+
+// WriteCached writes unless the rule says otherwise.
+func (f *Faulty) WriteCached(p []byte, off int64) error {
+	if err := f.check(OpWrite, off, len(p)); err != nil {
+		return err
+	}
+	return f.Disk.WriteCached(p, off)
+}
+
+// Sync syncs unless the rule says otherwise.
+func (f *Faulty) Sync() error {
+	if err := f.check(OpSync, 0, 0); err != nil {
+		return err
+	}
+	return f.Disk.Sync()
+}
+
+// Reserve reserves unless the rule says otherwise.
+func (f *Faulty) Reserve(off, n int64) error {
+	if err := f.check(OpReserve, off, int(n)); err != nil {
+		return err
+	}
+	return f.Disk.Reserve(off, n)
+}

@@ -1,0 +1,178 @@
+package disk
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+
+	"github.com/edsrzf/mmap-go"
+)
+
+const sector = 512
+
+// Memory is a disk in memory that can lose power: Crash keeps what was synced and any part of what was not.
+type Memory struct {
+	mu      sync.RWMutex
+	arena   mmap.MMap // address space for the largest size; the kernel gives memory where it is touched
+	size    int64
+	limit   int64
+	undo    map[int64][]byte // sector number -> durable content, of each sector written since the last sync
+	pending []pendingWrite
+}
+
+type pendingWrite struct {
+	off  int64
+	data []byte
+}
+
+// NewMemory makes an empty disk that can grow to limit bytes.
+func NewMemory(limit int64) *Memory {
+	m, err := mmap.MapRegion(nil, int(limit), mmap.RDWR, mmap.ANON, 0)
+	if err != nil {
+		panic(fmt.Sprintf("disk: %d bytes of address space: %v", limit, err))
+	}
+	return &Memory{arena: m, limit: limit, undo: map[int64][]byte{}}
+}
+
+// Name is "memory".
+func (m *Memory) Name() string { return "memory" }
+
+// Size is the size in bytes.
+func (m *Memory) Size() int64 { m.mu.RLock(); defer m.mu.RUnlock(); return m.size }
+
+// Fixed is false.
+func (m *Memory) Fixed() bool { return false }
+
+// Direct is true: there is no page cache.
+func (m *Memory) Direct() (bool, string) { return true, "" }
+
+// Allocated is the size.
+func (m *Memory) Allocated() int64 { return m.Size() }
+
+// ReadAt reads.
+func (m *Memory) ReadAt(p []byte, off int64) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if off < 0 || off+int64(len(p)) > m.size {
+		return fmt.Errorf("memory: read %d bytes at %d: %w: the container ends at %d", len(p), off, io.ErrUnexpectedEOF, m.size)
+	}
+	copy(p, m.arena[off:])
+	return nil
+}
+
+// TryReadAt is ReadAt.
+func (m *Memory) TryReadAt(p []byte, off int64) error { return m.ReadAt(p, off) }
+
+// WriteAt writes; it is strict about alignment, as a real file system is.
+func (m *Memory) WriteAt(p []byte, off int64) error {
+	if off%blockAlign != 0 || len(p)%blockAlign != 0 {
+		return fmt.Errorf("memory: write %d bytes at %d: %w", len(p), off, syscall.EINVAL)
+	}
+	return m.WriteCached(p, off)
+}
+
+// WriteCached writes.
+func (m *Memory) WriteCached(p []byte, off int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	end := off + int64(len(p))
+	if off%sector != 0 || len(p)%sector != 0 || end > m.limit {
+		return fmt.Errorf("memory: write %d bytes at %d: %w", len(p), off, syscall.ENOSPC)
+	}
+	for s := off; s < end; s += sector {
+		if _, ok := m.undo[s]; !ok {
+			m.undo[s] = append([]byte(nil), m.arena[s:s+sector]...)
+		}
+	}
+	m.pending = append(m.pending, pendingWrite{off, append([]byte(nil), p...)})
+	copy(m.arena[off:], p)
+	m.size = max(m.size, end)
+	return nil
+}
+
+// Sync makes all writes durable.
+func (m *Memory) Sync() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.undo)
+	m.pending = m.pending[:0]
+	return nil
+}
+
+// Map shows the memory itself.
+func (m *Memory) Map(off int64, n int) ([]byte, func() error, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if off+int64(n) > m.limit {
+		return nil, nil, fmt.Errorf("memory: map %d bytes at %d: %w", n, off, io.ErrUnexpectedEOF)
+	}
+	return m.arena[off : off+int64(n)], func() error { return nil }, nil
+}
+
+// Grow extends the disk; like a file system's, its new size survives a crash.
+func (m *Memory) Grow(n int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n > m.limit {
+		return fmt.Errorf("memory: grow to %d bytes: %w", n, syscall.ENOSPC)
+	}
+	m.size = max(m.size, n)
+	return nil
+}
+
+// Reserve is Grow to the end of the range.
+func (m *Memory) Reserve(off, n int64) error { return m.Grow(off + n) }
+
+// Zero writes zeroes.
+func (m *Memory) Zero(off, n int64) error { return m.WriteCached(make([]byte, n), off) }
+
+// Punch writes zeroes, which a crash may undo.
+func (m *Memory) Punch(off, n int64) error { return m.Zero(off, min(n, m.Size()-off)) }
+
+// Close does nothing: the content stays, for Crash and Copy.
+func (m *Memory) Close() error { return nil }
+
+// Free gives the memory back. The disk must not be used afterwards.
+func (m *Memory) Free() { _ = m.arena.Unmap() }
+
+// Crash is the disk after a power loss at this moment: what was synced, and of the rest any sectors of any
+// writes in any order, chosen by rng. The disk itself goes on unharmed.
+func (m *Memory) Crash(rng *rand.Rand) *Memory {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	c := NewMemory(m.limit)
+	c.size = m.size
+	copyTouched(c.arena, m.arena[:m.size])
+	for s, old := range m.undo {
+		copy(c.arena[s:], old)
+	}
+	keep := rng.Float64() // some crashes keep nearly all, some nearly nothing
+	for _, i := range rng.Perm(len(m.pending)) {
+		w := m.pending[i]
+		switch {
+		case rng.Float64() >= keep:
+		case rng.IntN(4) > 0:
+			copy(c.arena[w.off:], w.data)
+		default:
+			for s := 0; s < len(w.data); s += sector {
+				if rng.IntN(2) == 0 {
+					copy(c.arena[w.off+int64(s):], w.data[s:s+sector])
+				}
+			}
+		}
+	}
+	return c
+}
+
+// copyTouched copies without making memory of chunks that are zero.
+func copyTouched(dst, src []byte) {
+	var zero [blockAlign]byte
+	for i := 0; i < len(src); i += blockAlign {
+		e := min(i+blockAlign, len(src))
+		if string(src[i:e]) != string(zero[:e-i]) {
+			copy(dst[i:e], src[i:e])
+		}
+	}
+}

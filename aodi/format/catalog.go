@@ -1,0 +1,129 @@
+package format
+
+import "fmt"
+
+// MaxCatalog bounds an encoded catalog, in bytes.
+const MaxCatalog = 128 * ChunkSize
+
+// Lineage is one link of the chain that says which histories agree: from Start on, records belong to ID.
+type Lineage struct {
+	ID    UUID
+	Start Position
+}
+
+// Mirror is what a source remembers of one mirror. SyncPtr is a hint: the peer is the authority.
+type Mirror struct {
+	ID      string
+	URL     string
+	SyncPtr Position
+}
+
+// Snapshot is a named cut: a root of the forward map that is kept.
+type Snapshot struct {
+	Name     string
+	Position Position
+	Root     Ref
+	Height   uint32
+	Size     int64
+	Time     int64 // unix nanoseconds
+}
+
+// Catalog holds what a checkpoint has any number of.
+type Catalog struct {
+	Lineage   []Lineage
+	Mirrors   []Mirror
+	Snapshots []Snapshot
+}
+
+const (
+	itemLineage  = 1
+	itemMirror   = 2
+	itemSnapshot = 3
+)
+
+// Encode appends the catalog's bytes to b. Errors: a catalog or an item that is too large.
+func (c *Catalog) Encode(b []byte) ([]byte, error) {
+	start := len(b)
+	var err error
+	item := func(kind uint16, fill func([]byte) []byte) {
+		at := len(b)
+		b = fill(append(b, 0, 0, 0, 0))
+		n := len(b) - at - 4
+		if n > 65535 {
+			err = fmt.Errorf("catalog item of %d bytes is too large (at most 65535)", n)
+			return
+		}
+		le.PutUint16(b[at:], kind)
+		le.PutUint16(b[at+2:], uint16(n))
+	}
+	for _, l := range c.Lineage {
+		item(itemLineage, func(b []byte) []byte { return le.AppendUint64(append(b, l.ID[:]...), uint64(l.Start)) })
+	}
+	for _, m := range c.Mirrors {
+		item(itemMirror, func(b []byte) []byte {
+			b = le.AppendUint64(b, uint64(m.SyncPtr))
+			b = append(le.AppendUint16(b, uint16(len(m.ID))), m.ID...)
+			return append(b, m.URL...)
+		})
+	}
+	for _, s := range c.Snapshots {
+		item(itemSnapshot, func(b []byte) []byte {
+			b = le.AppendUint64(b, uint64(s.Position))
+			b = le.AppendUint64(b, uint64(s.Root))
+			b = le.AppendUint64(b, uint64(s.Height))
+			b = le.AppendUint64(b, uint64(s.Size))
+			b = le.AppendUint64(b, uint64(s.Time))
+			return append(b, s.Name...)
+		})
+	}
+	if err == nil && len(b)-start > MaxCatalog {
+		err = fmt.Errorf("catalog of %d bytes is too large (at most %d)", len(b)-start, MaxCatalog)
+	}
+	return b, err
+}
+
+// DecodeCatalog reads what Encode wrote. Errors: ErrInvalid with the place.
+func DecodeCatalog(b []byte) (Catalog, error) {
+	var c Catalog
+	for at := 0; at < len(b); {
+		bad := fmt.Errorf("catalog, byte %d: %w", at, ErrInvalid)
+		if len(b)-at < 4 {
+			return c, bad
+		}
+		kind, n := le.Uint16(b[at:]), int(le.Uint16(b[at+2:]))
+		at += 4
+		if len(b)-at < n {
+			return c, bad
+		}
+		if !c.decodeItem(kind, b[at:at+n]) {
+			return c, bad
+		}
+		at += n
+	}
+	return c, nil
+}
+
+func (c *Catalog) decodeItem(kind uint16, p []byte) bool {
+	switch kind {
+	case itemLineage:
+		if len(p) != 24 {
+			return false
+		}
+		c.Lineage = append(c.Lineage, Lineage{UUID(p[:16]), Position(le.Uint64(p[16:]))})
+	case itemMirror:
+		if len(p) < 10 || len(p)-10 < int(le.Uint16(p[8:])) {
+			return false
+		}
+		n := 10 + int(le.Uint16(p[8:]))
+		c.Mirrors = append(c.Mirrors, Mirror{string(p[10:n]), string(p[n:]), Position(le.Uint64(p))})
+	case itemSnapshot:
+		if len(p) < 40 {
+			return false
+		}
+		c.Snapshots = append(c.Snapshots, Snapshot{string(p[40:]), Position(le.Uint64(p)), Ref(le.Uint64(p[8:])),
+			uint32(le.Uint64(p[16:])), int64(le.Uint64(p[24:])), int64(le.Uint64(p[32:]))})
+	default:
+		return false
+	}
+	return true
+}

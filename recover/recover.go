@@ -1,0 +1,110 @@
+// Package recovery goes from bytes to state: it finds the newest checkpoint of a container, rolls the log
+// forward from there, and checks a closed container.
+//
+// It stands below the volume and never imports it. Newest and Roll only read; what they find is applied by
+// the volume (package aodi) through the same code that applies live writes. Import it as
+//
+//	recovery "cawrm/recover"
+//
+// since a package called recover would hide the builtin.
+//
+// # What follows what
+//
+// The log after a checkpoint is the longest chain of batches in which each one
+//
+//	R1  stands where the one before it ends, or at the start of that one's next segment when fewer than two
+//	    chunks are left for batches in the segment,
+//	R2  has the next sequence number, the container's tag and the checkpoint's incarnation,
+//	R3  names the checksum of the header before it,
+//	R4  has data that match the checksums in its entries.
+//
+// A batch that fails any of them was not completely written when the crash came, and since batches may
+// reach the disk in any order, so may have been all after it: none of them was part of an acknowledged flush,
+// because a flush waits for every batch before it. R2 and R3 keep out what an earlier life of the container
+// wrote to the same place.
+//
+// Of the chain, the records up to the last batch with the commit flag are shown. On a source that is every
+// batch; on a mirror it ends an epoch, so a mirror comes up at its last whole epoch.
+package recovery
+
+import (
+	"errors"
+	"fmt"
+
+	"cawrm/aodi/disk"
+	"cawrm/aodi/format"
+)
+
+// Container is what the fixed chunks of a container say.
+type Container struct {
+	Super format.Super
+	Meta  format.Meta // the newest valid checkpoint
+	Geo   format.Geometry
+	// Stale tells why the other meta chunk was not valid; nil when it was, or was never written.
+	Stale error
+}
+
+// Tag is what every batch of the container carries.
+func (c *Container) Tag() uint64 { return Tag(c.Super.Container) }
+
+// Tag is the first 8 bytes of a container's uuid.
+func Tag(u format.UUID) uint64 {
+	var t uint64
+	for i := 7; i >= 0; i-- {
+		t = t<<8 | uint64(u[i])
+	}
+	return t
+}
+
+// Newest reads the super chunk and the newest valid checkpoint.
+// Errors wrap format.ErrMagic (not a container), ErrVersion, ErrChecksum, and say what to do.
+func Newest(d disk.Disk) (*Container, error) {
+	if d.Size() < format.DataStart*format.ChunkSize {
+		return nil, fmt.Errorf("%s: not a cawrm container (%d bytes long): %w; make one with `cawrm create`", d.Name(), d.Size(), format.ErrMagic)
+	}
+	b := make([]byte, format.ChunkSize)
+	if err := d.ReadAt(b, 0); err != nil {
+		return nil, err
+	}
+	super, err := format.DecodeSuper(b)
+	if err != nil {
+		return nil, explain(d, "super chunk", err)
+	}
+	c := &Container{Super: super, Geo: format.NewGeometry(super.SegmentChunks)}
+	var errs [2]error
+	found := false
+	for i := range errs {
+		if err := d.ReadAt(b, int64(1+i)*format.ChunkSize); err != nil {
+			return nil, err
+		}
+		m, err := format.DecodeMeta(b)
+		if err == nil && m.Container != super.Container {
+			err = fmt.Errorf("it belongs to container %s, not %s: %w", m.Container, super.Container, format.ErrInvalid)
+		}
+		if errs[i] = err; err == nil && (!found || m.Seq > c.Meta.Seq) {
+			c.Meta, found = m, true
+		}
+	}
+	if !found {
+		return nil, fmt.Errorf("%s: no valid checkpoint: A: %w; B: %w; restore the container from a mirror", d.Name(), errs[0], errs[1])
+	}
+	c.Stale = errors.Join(errs[0], errs[1])
+	if errors.Is(c.Stale, format.ErrMagic) {
+		c.Stale = nil // only one was ever written
+	}
+	if need := c.Geo.Bytes(c.Meta.Segments); d.Size() < need {
+		return nil, fmt.Errorf("%s: truncated: checkpoint %d needs %d bytes, the container ends at %d; restore its full length, or the container from a mirror",
+			d.Name(), c.Meta.Seq, need, d.Size())
+	}
+	return c, nil
+}
+
+func explain(d disk.Disk, what string, err error) error {
+	switch {
+	case errors.Is(err, format.ErrMagic):
+		return fmt.Errorf("%s: not a cawrm container: %w; make one with `cawrm create`", d.Name(), err)
+	case errors.Is(err, format.ErrVersion):
+		return fmt.Errorf("%s: %s: %w; open it with the program that wrote it", d.Name(), what, err)
+	}
+	return fmt.Errorf("%s: %s: %w; restore the container from a mirror", d.Name(), what, err)
+}
