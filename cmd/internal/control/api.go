@@ -1,0 +1,72 @@
+// Package control is how commands talk to a running daemon: JSON over HTTP on a unix socket.
+//
+//	GET /v1/status      Status: every volume with its mirrors
+//
+// An answer that is not 200 holds {"error": "..."}, one line for people. Who may open the socket may do
+// everything; its mode is 0600. Keys are only ever added, so an older client reads a newer daemon.
+//
+// The package knows neither volumes nor mirrors: the daemon fills the structures below.
+package control
+
+// Status is the answer to GET /v1/status, and what `cawrm status --json` prints.
+type Status struct {
+	Volumes []Volume `json:"volumes"`
+}
+
+// Volume is one volume. Pointers are positions in its log; ranges are half-open, so equal means drained.
+type Volume struct {
+	Name          string    `json:"name"`
+	Role          string    `json:"role"`           // primary or mirror
+	Size          int64     `json:"size"`           // logical, bytes; 0 for a mirror that no source has reached yet
+	UsedBytes     int64     `json:"used_bytes"`     // logical bytes that hold data
+	PhysicalBytes int64     `json:"physical_bytes"` // what the container takes of its disk
+	EndPtr        uint64    `json:"end_ptr"`        // after the last record accepted
+	DurablePtr    uint64    `json:"durable_ptr"`    // up to here on stable storage
+	Lineage       []Lineage `json:"lineage"`        // oldest first; empty without identity
+	Mirrors       []Mirror  `json:"mirrors"`        // what this volume is copied to
+
+	VolumeID       string   `json:"volume_id,omitempty"` // the same on every mirror of the volume
+	Path           string   `json:"path"`                // container
+	NBD            []string `json:"nbd"`                 // where the export is served, host:port or unix:/path
+	Peer           []string `json:"peer"`                // where sources are awaited
+	Sources        []Source `json:"sources"`             // who feeds this mirror now
+	Direct         bool     `json:"direct"`              // the log is written past the page cache
+	ChecksumErrors uint64   `json:"checksum_errors"`     // reads that did not match, since the start
+	Recovery       string   `json:"recovery"`            // what opening the container found
+	Error          string   `json:"error,omitempty"`     // why the volume takes no more writes
+}
+
+// Lineage is one link of the chain that says which histories agree.
+type Lineage struct {
+	ID    string `json:"id"`
+	Start uint64 `json:"start"` // the first position that belongs to it
+}
+
+// States of a mirror.
+const (
+	StateConnecting = "connecting" // trying, nothing known yet
+	StateSyncing    = "syncing"    // connected, the mirror lacks something
+	StateSynced     = "synced"     // the mirror lacks nothing that is durable here
+	StateDown       = "down"       // not connected; last_error says why
+)
+
+// Mirror is one mirror as its source sees it. The lag is 0 on all three scales when the mirror lacks nothing.
+type Mirror struct {
+	ID         string  `json:"id"`
+	URL        string  `json:"url"`
+	State      string  `json:"state"`
+	SyncPtr    uint64  `json:"sync_ptr"` // up to here the mirror has committed
+	LagRecords uint64  `json:"lag_records"`
+	LagBytes   int64   `json:"lag_bytes"`
+	LagSeconds float64 `json:"lag_seconds"` // age of the oldest write that the mirror lacks
+	RateBPS    float64 `json:"rate_bps"`    // bytes a second that leave for it
+	ETASeconds float64 `json:"eta_seconds"` // until it has caught up, at that rate; 0 when it has or nothing moves
+	SentBytes  int64   `json:"sent_bytes"`  // since the daemon's start
+	LastError  string  `json:"last_error"`  // "" when there was none since the link came up
+}
+
+// Source is a source as its mirror sees it.
+type Source struct {
+	Address       string `json:"address"`
+	ReceivedBytes int64  `json:"received_bytes"`
+}

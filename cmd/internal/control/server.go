@@ -1,0 +1,94 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Server answers the control socket. It is started by Serve and ended by Close.
+type Server struct {
+	http   *http.Server
+	status func() Status
+	log    *slog.Logger
+}
+
+// NewServer makes a server that asks status, from any goroutine, for what it tells.
+func NewServer(status func() Status, log *slog.Logger) *Server {
+	s := &Server{status: status, log: log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", s.getStatus)
+	mux.HandleFunc("/", s.unknown)
+	s.http = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Serve answers on l until Close, which closes l; it returns nil then.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Close stops listening and lets answers that are under way finish, for a second.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		return s.http.Close()
+	}
+	return nil
+}
+
+func (s *Server) getStatus(w http.ResponseWriter, _ *http.Request) {
+	s.answer(w, http.StatusOK, s.status().complete())
+}
+
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, http.StatusNotFound, failure{Error: "this daemon does not know " + r.Method + " " + r.URL.Path})
+}
+
+type failure struct {
+	Error string `json:"error"`
+}
+
+func (s *Server) answer(w http.ResponseWriter, code int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil { // only by a number that JSON lacks, NaN or Inf
+		s.log.Error("control: answer cannot be written as JSON", "error", err)
+		code, b = http.StatusInternalServerError, []byte(`{"error":"the daemon's answer cannot be written as JSON"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	if _, err := w.Write(append(b, '\n')); err != nil {
+		s.log.Debug("control: client went away", "error", err)
+	}
+}
+
+// complete makes every list a list: readers of JSON need not tell null from empty.
+func (s Status) complete() Status {
+	s.Volumes = orEmpty(s.Volumes)
+	for i := range s.Volumes {
+		v := &s.Volumes[i]
+		v.Lineage, v.Mirrors, v.Sources = orEmpty(v.Lineage), orEmpty(v.Mirrors), orEmpty(v.Sources)
+		v.NBD, v.Peer = orEmpty(v.NBD), orEmpty(v.Peer)
+	}
+	return s
+}
+
+func orEmpty[T any](l []T) []T {
+	if l == nil {
+		return []T{}
+	}
+	return l
+}
