@@ -1,0 +1,133 @@
+package show_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/show"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestStatusGolden(t *testing.T) {
+	disk := control.Volume{
+		Name: "disk.img", Role: "primary", Size: 10 << 30, UsedBytes: 1288490189, PhysicalBytes: 1395864371, EndPtr: 123456, DurablePtr: 123450,
+	}
+	with := func(v control.Volume, m ...control.Mirror) control.Volume { v.Mirrors = m; return v }
+	synced := control.Mirror{ID: "berlin", State: control.StateSynced, SyncPtr: 123450, RateBPS: 1 << 20}
+	syncing := control.Mirror{
+		ID: "paris", State: control.StateSyncing, SyncPtr: 53210, LagRecords: 70240, LagBytes: 287703040, LagSeconds: 84.4,
+		RateBPS: 11.2 * (1 << 20), ETASeconds: 24.5,
+	}
+	down := control.Mirror{
+		ID: "rome", State: control.StateDown, SyncPtr: 0, LagRecords: 123450, LagBytes: 505651200, LagSeconds: 90061,
+		LastError: "dial tcp 10.0.0.3:7000: connect: connection refused",
+	}
+	connecting := control.Mirror{ID: "oslo", State: control.StateConnecting}
+	mirror := control.Volume{
+		Name: "copy", Role: "mirror", Size: 10 << 30, EndPtr: 53210, DurablePtr: 53210,
+		Sources: []control.Source{{Address: "10.0.0.1:50312", ReceivedBytes: 1 << 28}},
+	}
+	for _, c := range []struct {
+		name   string
+		status control.Status
+	}{
+		{"none", control.Status{}},
+		{"primary", control.Status{Volumes: []control.Volume{disk}}},
+		{"mirrors", control.Status{Volumes: []control.Volume{with(disk, synced, syncing, down, connecting), mirror}}},
+		{"mirror-empty", control.Status{Volumes: []control.Volume{{Name: "copy", Role: "mirror"}}}},
+		{"mirror-alone", control.Status{Volumes: []control.Volume{{Name: "copy", Role: "mirror", Size: 4096}}}},
+		{"failed", control.Status{Volumes: []control.Volume{{
+			Name: "bad\x1b[2Jname\n", Role: "primary", Size: 1 << 20, ChecksumErrors: 3, Error: "/dev/sdx: fdatasync: input/output error",
+		}}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got bytes.Buffer
+			if err := show.Status(&got, c.status); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", c.name+".txt")
+			if *update {
+				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil || !bytes.Equal(got.Bytes(), want) {
+				t.Errorf("%v; got\n%s\nwant\n%s", err, &got, want)
+			}
+		})
+	}
+}
+
+func TestUnits(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 4096: "4.0 KiB", 1 << 20: "1.0 MiB", 1<<20 - 1: "1.0 MiB", 123 << 30: "123 GiB",
+		16 << 40: "16.0 TiB", math.MaxInt64: "8.0 EiB", -4096: "-4.0 KiB",
+	} {
+		if got := show.Bytes(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+	for s, want := range map[float64]string{
+		0: "0 s", -1: "0 s", 0.25: "0.25 s", 4.2: "4.2 s", 59.9: "59.9 s", 59.96: "1m00s", 72: "1m12s", 3600: "1h00m",
+		11040: "3h04m", 190800: "2d05h", math.Inf(1): "years",
+	} {
+		if got := show.Seconds(s); got != want {
+			t.Errorf("%v: %s, want %s", s, got, want)
+		}
+	}
+	for done, want := range map[float64]string{0: "[----]", 0.5: "[##--]", 0.99: "[###-]", 1: "[####]", 7: "[####]", -1: "[----]"} {
+		if got := show.Bar(done, 4); got != want {
+			t.Errorf("%v: %s, want %s", done, got, want)
+		}
+	}
+	if got := show.Bar(math.NaN(), 4); got != "[----]" {
+		t.Error(got)
+	}
+	if got := show.Rate(1536); got != "1.5 KiB/s" {
+		t.Error(got)
+	}
+}
+
+// TestProgressIsNotRoundedUp: a mirror that lacks one record of a million does not show 100 %.
+func TestProgressIsNotRoundedUp(t *testing.T) {
+	v := control.Volume{DurablePtr: 1000000}
+	if got := show.Progress(v, control.Mirror{SyncPtr: 999999}); got >= 0.995 {
+		t.Error(got)
+	}
+	if got := show.Progress(v, control.Mirror{SyncPtr: 1000000}); got != 1 {
+		t.Error(got)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	for _, c := range []struct {
+		terminal bool
+		want     string
+	}{
+		{false, "a\nb\n\na\nb\n"},
+		{true, "\x1b[2J\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J" + "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J"},
+	} {
+		ctx, cancel := context.WithCancel(context.Background())
+		var out strings.Builder
+		frames := 0
+		err := show.Watch(ctx, &out, c.terminal, time.Millisecond, func(context.Context) string {
+			if frames++; frames == 3 {
+				cancel()
+			}
+			return "a\nb\n"
+		})
+		if err != nil || out.String() != c.want {
+			t.Errorf("terminal %v: %v, %q\nwant %q", c.terminal, err, out.String(), c.want)
+		}
+	}
+}

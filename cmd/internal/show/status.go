@@ -1,0 +1,132 @@
+package show
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"cawrm/cmd/internal/control"
+)
+
+const barWidth = 20
+
+// Status writes one table of volumes and, when there are any, one of mirrors: a line each.
+func Status(w io.Writer, s control.Status) error {
+	if len(s.Volumes) == 0 {
+		_, err := fmt.Fprintln(w, "no volumes")
+		return err
+	}
+	rows := [][]string{{"VOLUME", "ROLE", "SIZE", "USED", "ON DISK", "END_PTR", "DURABLE_PTR", "NOTE"}}
+	var mirrors [][]string
+	for _, v := range s.Volumes {
+		rows = append(rows, volumeRow(v))
+		for _, m := range v.Mirrors {
+			mirrors = append(mirrors, mirrorRow(v, m))
+		}
+	}
+	if err := table(w, rows); err != nil || mirrors == nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	head := []string{"MIRROR", "STATE", "SYNC_PTR", "LAG", "", "", "RATE", "NOTE"}
+	return table(w, append([][]string{head}, mirrors...))
+}
+
+func volumeRow(v control.Volume) []string {
+	return []string{
+		clean(v.Name), v.Role, sizeOf(v), Bytes(v.UsedBytes), Bytes(v.PhysicalBytes),
+		fmt.Sprint(v.EndPtr), fmt.Sprint(v.DurablePtr), volumeNote(v),
+	}
+}
+
+func sizeOf(v control.Volume) string {
+	if v.Size == 0 && v.Role == "mirror" {
+		return "unknown"
+	}
+	return Bytes(v.Size)
+}
+
+// volumeNote says what a person should know beside the numbers; nothing when all is well.
+func volumeNote(v control.Volume) string {
+	var notes []string
+	if v.Error != "" {
+		notes = append(notes, "FAILED: "+v.Error)
+	}
+	if v.ChecksumErrors > 0 {
+		notes = append(notes, fmt.Sprintf("%d reads did not match their checksum", v.ChecksumErrors))
+	}
+	switch {
+	case v.Role != "mirror":
+	case len(v.Sources) == 0 && v.Size == 0:
+		notes = append(notes, "waits for its first source")
+	case len(v.Sources) == 0:
+		notes = append(notes, "no source is connected")
+	}
+	for _, s := range v.Sources {
+		notes = append(notes, fmt.Sprintf("fed by %s, %s received", s.Address, Bytes(s.ReceivedBytes)))
+	}
+	return clean(strings.Join(notes, "; "))
+}
+
+func mirrorRow(v control.Volume, m control.Mirror) []string {
+	return []string{
+		clean(v.Name + "/" + m.ID), m.State, fmt.Sprint(m.SyncPtr),
+		fmt.Sprintf("%d records", m.LagRecords), Bytes(m.LagBytes), Seconds(m.LagSeconds), Rate(m.RateBPS), mirrorNote(v, m),
+	}
+}
+
+// mirrorNote is the way to go while catching up, and the reason while the link is not up.
+func mirrorNote(v control.Volume, m control.Mirror) string {
+	switch {
+	case m.State == control.StateSynced:
+		return ""
+	case m.State != control.StateSyncing:
+		return clean(m.LastError)
+	case v.DurablePtr == 0:
+		return ""
+	}
+	note := fmt.Sprintf("%s %3.0f%%", Bar(Progress(v, m), barWidth), 100*Progress(v, m))
+	if m.ETASeconds > 0 {
+		note += "  " + Seconds(m.ETASeconds) + " left"
+	}
+	return note
+}
+
+// Progress is the part of the volume's log that the mirror has, between 0 and 1. It is not rounded up: 1 means all.
+func Progress(v control.Volume, m control.Mirror) float64 {
+	if m.SyncPtr >= v.DurablePtr {
+		return 1
+	}
+	return min(float64(m.SyncPtr)/float64(v.DurablePtr), 0.994)
+}
+
+// table aligns columns and leaves no blanks at the ends of lines.
+func table(w io.Writer, rows [][]string) error {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r, "\t"))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(b.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clean keeps what a peer or a user wrote from moving the terminal's cursor or the table's columns.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
