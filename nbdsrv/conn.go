@@ -1,0 +1,206 @@
+package nbdsrv
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// ioBuffer is the size of a connection's read buffer and of each block of inline replies.
+	ioBuffer = 256 << 10
+	// maxRequests and maxPayloads bound what one connection has in flight outside of its own
+	// buffers: one payload of the largest kind always fits.
+	maxRequests = 256
+	maxPayloads = LargestMaxPayload
+	// drainStep is how long a draining connection waits for another request before it looks
+	// whether it may end; drainLimit is how long a client that goes on sending is answered.
+	drainStep  = 50 * time.Millisecond
+	drainLimit = time.Second
+	// lingerTime is how long a client may take to read the last replies once the server has
+	// finished: closing a socket with unread input would take them away.
+	lingerTime = time.Second
+)
+
+var (
+	errShuttingDown = errors.New("the server is shutting down")
+	errDisconnect   = errors.New("the client has disconnected")
+	errTooLarge     = errors.New("absurd payload length")
+)
+
+// conn is one client. The goroutine runReader owns everything that is not marked otherwise.
+type conn struct {
+	server *Server
+	raw    net.Conn // Close and SetReadDeadline may be called from any goroutine
+	nc     net.Conn // raw, or TLS over it; settled by the end of the handshake
+	using  *Export  // guarded by server.mu
+
+	fixed, zeroes, secure bool // what the greeting and STARTTLS brought
+	haggle
+	view view
+
+	inBuf  *buffer
+	in     []byte // inBuf's data; in[r:w] has been received and not yet been looked at
+	r, w   int
+	outBuf *buffer
+	out    []byte // grows in outBuf: replies that the reader has not yet handed to the writer
+
+	counts   counts
+	draining atomic.Bool
+	drainEnd time.Time // when a client that goes on sending is cut off; set on the first refusal
+	ended    chan struct{}
+
+	tasks   chan *task   // to the workers
+	handed  atomic.Int32 // tasks given to workers and not finished
+	started int          // workers
+	workers sync.WaitGroup
+
+	writer
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{server: s, raw: nc, nc: nc, ended: make(chan struct{})}
+	c.writer.init(c)
+	return c
+}
+
+// runReader is the life of a connection: handshake, requests, end.
+func (c *conn) runReader() {
+	c.inBuf, c.outBuf = newBuffer(ioBuffer), newBuffer(ioBuffer)
+	c.in, c.out = c.inBuf.data(), c.outBuf.data()[:0]
+	err := c.handshake()
+	if err == nil {
+		c.tasks = make(chan *task, maxRequests)
+		err = c.serveRequests()
+	}
+	c.finish(err)
+	c.inBuf.release()
+	c.outBuf.release()
+	c.server.forget(c)
+}
+
+// finish answers what is outstanding, ends the workers and closes the connection.
+func (c *conn) finish(err error) {
+	_ = c.flush()
+	c.waitIdle()
+	if c.tasks != nil {
+		close(c.tasks)
+		c.workers.Wait()
+	}
+	if !errors.Is(err, io.EOF) {
+		c.linger()
+	}
+	c.nc.Close()
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, errDisconnect), errors.Is(err, errAborted):
+		c.server.log.Debug("nbd connection ended", "client", c.raw.RemoteAddr(), "err", err)
+	default:
+		c.server.log.Info("nbd connection ended", "client", c.raw.RemoteAddr(), "err", err)
+	}
+}
+
+// linger lets the client read the last replies before the socket goes away.
+func (c *conn) linger() {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || c.raw.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	for range 64 {
+		if _, err := c.raw.Read(c.in); err != nil {
+			return
+		}
+	}
+}
+
+// drain asks the connection to end. Any goroutine may call it.
+func (c *conn) drain() {
+	c.draining.Store(true)
+	_ = c.raw.SetReadDeadline(time.Now().Add(drainStep))
+}
+
+// receive reads at least one byte into p. A draining connection ends here, when nothing is in
+// flight and nothing arrives.
+func (c *conn) receive(p []byte) (int, error) {
+	for {
+		n, err := c.nc.Read(p)
+		if n > 0 || err == nil {
+			return n, nil
+		}
+		if !c.draining.Load() || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, err
+		}
+		if c.idle() {
+			return 0, errShuttingDown
+		}
+		_ = c.raw.SetReadDeadline(time.Now().Add(drainStep))
+	}
+}
+
+// need makes sure that n bytes, which must fit the read buffer, can be taken. Replies go out before
+// it waits for input.
+func (c *conn) need(n int) error {
+	for c.w-c.r < n {
+		if c.r == c.w {
+			c.r, c.w = 0, 0
+		} else if len(c.in)-c.r < n {
+			c.w = copy(c.in, c.in[c.r:c.w])
+			c.r = 0
+		}
+		if err := c.flush(); err != nil {
+			return err
+		}
+		m, err := c.receive(c.in[c.w:])
+		if err != nil {
+			return cutOff(err, c.r != c.w)
+		}
+		c.w += m
+	}
+	return nil
+}
+
+// take returns the next n bytes; they stay valid until need is called again.
+func (c *conn) take(n int) []byte {
+	c.r += n
+	return c.in[c.r-n : c.r]
+}
+
+// payload fills p: first with what the read buffer holds, then straight from the socket.
+func (c *conn) payload(p []byte) error {
+	n := copy(p, c.in[c.r:c.w])
+	c.r += n
+	for p = p[n:]; len(p) > 0; p = p[n:] {
+		if err := c.flush(); err != nil {
+			return err
+		}
+		var err error
+		if n, err = c.receive(p); err != nil {
+			return cutOff(err, true)
+		}
+	}
+	return nil
+}
+
+// skip takes n bytes and forgets them.
+func (c *conn) skip(n uint64) error {
+	for n > 0 {
+		if err := c.need(1); err != nil {
+			return cutOff(err, true)
+		}
+		k := min(n, uint64(c.w-c.r))
+		c.take(int(k))
+		n -= k
+	}
+	return nil
+}
+
+// cutOff tells an end between two messages from one inside a message.
+func cutOff(err error, inside bool) error {
+	if inside && err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

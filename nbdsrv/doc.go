@@ -1,0 +1,58 @@
+// Package nbdsrv serves block devices to NBD clients: the Linux kernel, qemu, libnbd and nbdkit's tools.
+//
+// # Contract
+//
+// The caller gives a [Server] its exports, each a [Device] under a name, and listeners, and ends it with
+// Shutdown. The server checks every request before a device sees it: bounds, alignment, flags,
+// read-only. It calls a device from many goroutines at a time, in no order. A reply goes out only after
+// the device has returned, which is what FLUSH and FUA rest on. Shutdown does not flush devices: that
+// belongs to whoever closes them.
+//
+// # Flow
+//
+//	accept -- admit -- runReader: handshake -> view{export, size, mode}
+//	                      |
+//	    socket -> read buffer -> decode -> check -> serve
+//	                                                 |  small, device does not wait
+//	                                                 +-----------------> inline replies --+
+//	                                                 |  anything else                     |
+//	                                                 +-> task -> runWorker -> Device -----+-> queue -> socket
+//
+// One goroutine reads a connection. One read system call fetches many requests; small reads and writes
+// are served on the spot when the device is [Nonblocking], a write straight out of the read buffer, a
+// read straight into the block of replies that leaves before the next system call that reads. All else
+// goes to the connection's workers and is answered when it is done, in any order. Whoever queues a reply
+// while nobody writes becomes the writer until the queue is empty, so replies that are ready together
+// leave in one system call.
+//
+// # Copies
+//
+// An inline write is not copied between the socket and the device, an inline read neither. A large
+// write is received straight into a page-aligned buffer, but for what the read buffer already held; a
+// large read is read behind the place of its header into such a buffer and sent from there.
+//
+// # Memory
+//
+// A connection costs a read buffer and a block of replies (256 KiB each), at most 1 MiB of inline
+// replies queued behind a slow client, and what its requests in flight hold: up to 256 requests and 64
+// MiB of buffers, each at most twice the payload it is for. The buffers of all connections together stay
+// within Config.MaxInflight (512 MiB), except that a connection with no payload in flight may always
+// begin one. So a client that sends half of a payload and stalls, or does not read its replies, holds
+// that much and no more, and nobody waits for it:
+//
+//	total <= MaxInflight + MaxConns * (largest MaxPayload + 1.75 MiB)
+//
+// When a bound is reached the connection's reader stops reading. A client has to read its replies while
+// it sends requests, as all known ones do.
+//
+// # Locks
+//
+// Server.mu guards exports, listeners and the set of connections; writer.mu guards one connection's
+// queue and accounts. Neither is held across a call of a device or of the network, nor under the other.
+//
+// # Absences
+//
+// No oldstyle negotiation, no RESIZE, no metadata context but base:allocation, no per-export TLS.
+// NBD_CMD_CACHE succeeds and does nothing. NBD_CMD_FLAG_FAST_ZERO succeeds unless NO_HOLE is asked for
+// too: a device is taken to record zeroes faster than it writes them.
+package nbdsrv

@@ -1,0 +1,148 @@
+package nbdsrv
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Serve accepts connections on l until Shutdown, which makes it return ErrServerClosed, or until l
+// fails for good. Several listeners, TCP and unix, may be served at once. Serve closes l.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	s.mu.Lock()
+	if s.draining.Load() {
+		s.mu.Unlock()
+		return ErrServerClosed
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+	}()
+	return s.runAccept(l)
+}
+
+func (s *Server) runAccept(l net.Listener) error {
+	var pause time.Duration
+	for {
+		nc, err := l.Accept()
+		switch {
+		case s.draining.Load():
+			if err == nil {
+				nc.Close()
+			}
+			return ErrServerClosed
+		case err == nil:
+			pause = 0
+			s.admit(nc)
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS),
+			errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ECONNABORTED):
+			// A shortage passes when other connections end; the listener is sound.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.log.Warn("nbd accept", "err", err, "pause", pause)
+			time.Sleep(pause)
+		default:
+			return err
+		}
+	}
+}
+
+// admit starts a connection, or closes it when there are too many.
+func (s *Server) admit(nc net.Conn) {
+	tune(nc)
+	s.mu.Lock()
+	full := len(s.conns) >= s.cfg.MaxConns
+	if full {
+		s.total.Refused++
+	}
+	if full || s.draining.Load() {
+		s.mu.Unlock()
+		nc.Close()
+		return
+	}
+	c := newConn(s, nc)
+	s.conns[c] = struct{}{}
+	s.total.Accepted++
+	s.running.Add(1)
+	s.mu.Unlock()
+	go c.runReader()
+}
+
+// forget is the end of a connection.
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.total.add(&c.counts)
+	s.mu.Unlock()
+	close(c.ended)
+	s.running.Done()
+}
+
+// Socket settings: room for a few large requests in a unix socket, whose default holds less than
+// one of 256 KiB; TCP tunes its own. Unacknowledged data of a dead peer is given up after a while,
+// as keep-alive does for an idle one.
+const (
+	unixSocketBuffer = 1 << 20
+	userTimeout      = 2 * time.Minute
+)
+
+func tune(nc net.Conn) {
+	switch t := nc.(type) {
+	case *net.UnixConn:
+		_ = t.SetReadBuffer(unixSocketBuffer)
+		_ = t.SetWriteBuffer(unixSocketBuffer)
+	case *net.TCPConn: // Go has set TCP_NODELAY and keep-alive
+		if rc, err := t.SyscallConn(); err == nil {
+			_ = rc.Control(func(fd uintptr) {
+				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+			})
+		}
+	}
+}
+
+// Shutdown ends the server in order: it closes the listeners, lets requests in flight be answered,
+// answers further ones with ESHUTDOWN, and closes each connection once it has nothing to say. It
+// returns nil when no goroutine of the server is left but callers of Serve; the devices are then
+// idle, flushing them is their owner's business. When ctx ends first, the connections are cut and
+// ctx's error is returned; calls that still run inside a device end when the device lets them.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining.Store(true)
+	for l := range s.listeners {
+		l.Close()
+	}
+	var all []*conn
+	for c := range s.conns {
+		all = append(all, c)
+	}
+	s.mu.Unlock()
+	if err := drain(ctx, all); err != nil {
+		return err
+	}
+	s.running.Wait()
+	return nil
+}
+
+// drain ends connections in order and waits for them.
+func drain(ctx context.Context, conns []*conn) error {
+	for _, c := range conns {
+		c.drain()
+	}
+	for _, c := range conns {
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+			for _, c := range conns {
+				c.raw.Close()
+			}
+			return ctx.Err()
+		}
+	}
+	return nil
+}

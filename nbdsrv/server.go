@@ -1,0 +1,159 @@
+package nbdsrv
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config of a Server. The zero value serves without TLS and with the defaults named below.
+type Config struct {
+	// TLS lets clients upgrade with NBD_OPT_STARTTLS; nil refuses that. Versions below 1.2 are never
+	// accepted. Client certificates are asked for as it says.
+	TLS *tls.Config
+	// RequireTLS makes the upgrade a must ("FORCEDTLS"): until then a client learns nothing.
+	RequireTLS bool
+	// Logger gets one line for each connection's end and for failed handshakes; nil discards.
+	Logger *slog.Logger
+	// MaxConns is how many connections are served at a time; a further one is closed at once.
+	// 0 means 128.
+	MaxConns int
+	// HandshakeTimeout is how long a client may take from connecting to the transmission phase.
+	// 0 means 20 s.
+	HandshakeTimeout time.Duration
+	// MaxInflight is what the payloads in flight of all connections may take together, in bytes,
+	// beyond one payload for each connection. 0 means 512 MiB.
+	MaxInflight int64
+	// Workers is how many requests of one connection may wait in the device at a time. 0 means 64.
+	Workers int
+}
+
+const (
+	defaultMaxConns         = 128
+	defaultHandshakeTimeout = 20 * time.Second
+	defaultMaxInflight      = 512 << 20
+	defaultWorkers          = 64
+)
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("nbdsrv: server closed")
+
+// Server serves exports to NBD clients. All methods may be called from any goroutine.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	memory   memory
+	draining atomic.Bool
+	running  sync.WaitGroup // one for each connection
+
+	mu        sync.Mutex // guards all below
+	exports   []*Export  // in the order they were added
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+	total     Stats // of connections that have ended
+}
+
+// New makes a server without exports or listeners.
+func New(cfg Config) *Server {
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = defaultMaxConns
+	}
+	if cfg.HandshakeTimeout == 0 {
+		cfg.HandshakeTimeout = defaultHandshakeTimeout
+	}
+	if cfg.MaxInflight == 0 {
+		cfg.MaxInflight = defaultMaxInflight
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = defaultWorkers
+	}
+	if cfg.TLS != nil {
+		cfg.TLS = cfg.TLS.Clone()
+		cfg.TLS.MinVersion = max(cfg.TLS.MinVersion, tls.VersionTLS12)
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, memory: memory{max: cfg.MaxInflight},
+		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	return s
+}
+
+// AddExport shows e to clients that negotiate from now on. It fails if the name is taken or a
+// size is not one that the protocol allows.
+func (s *Server) AddExport(e Export) error {
+	if err := e.prepare(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.ContainsFunc(s.exports, func(x *Export) bool { return x.Name == e.Name }) {
+		return fmt.Errorf("nbdsrv: export %q exists", e.Name)
+	}
+	s.exports = append(s.exports, &e)
+	return nil
+}
+
+// RemoveExport hides the export from new clients and ends the connections of its present ones as
+// Shutdown does. After a nil error no call of its Device runs or will come. When ctx ends first,
+// the connections are cut and ctx's error is returned.
+func (s *Server) RemoveExport(ctx context.Context, name string) error {
+	s.mu.Lock()
+	i := slices.IndexFunc(s.exports, func(x *Export) bool { return x.Name == name })
+	if i < 0 {
+		s.mu.Unlock()
+		return fmt.Errorf("nbdsrv: no export %q", name)
+	}
+	e := s.exports[i]
+	s.exports = slices.Delete(s.exports, i, i+1)
+	var users []*conn
+	for c := range s.conns {
+		if c.using == e {
+			users = append(users, c)
+		}
+	}
+	s.mu.Unlock()
+	return drain(ctx, users)
+}
+
+// lookup finds an export by name. The empty name is the export of that name, or else the first.
+func (s *Server) lookup(name string) *Export {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.exports {
+		if e.Name == name {
+			return e
+		}
+	}
+	if name == "" && len(s.exports) > 0 {
+		return s.exports[0]
+	}
+	return nil
+}
+
+// use notes that c is about to send requests to e; false if e has been removed since lookup.
+func (s *Server) use(c *conn, e *Export) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.exports, e) {
+		return false
+	}
+	c.using = e
+	return true
+}
+
+// list is the exports as they are now.
+func (s *Server) list() []*Export {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.exports)
+}
