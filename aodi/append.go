@@ -1,0 +1,232 @@
+package aodi
+
+import (
+	"sync/atomic"
+	"time"
+
+	"cawrm/aodi/format"
+	recovery "cawrm/recover"
+
+	"github.com/ncw/directio"
+)
+
+// The log, from a record to the disk:
+//
+//	WriteAt, Trim, Stage          copy the record into the open batch, under mu
+//	   closeBatchLocked           when it is full, or a flush wants it: header, ticket, queue
+//	   runAppend (several)        write it at its place, in any order
+//	   durability.complete        the written prefix grows over it
+//	   durability.wait            one fdatasync makes the prefix durable, for all who wait
+//
+// A batch's buffer stays resident after it was written, until the buffer is needed again: what was just
+// written is read from memory, by clients and by the sync loops of mirrors.
+
+const (
+	batchBuffers = 24 // 16 MiB: what may be accepted and not yet written, and what is kept resident
+	appenders    = 3  // batches on their way to the disk at a time
+)
+
+// batch is a batch in memory. Its fields are guarded by Volume.mu until it is queued and immutable then;
+// readers reach it through Volume.resident, under mapMu.
+type batch struct {
+	buf     []byte // header chunk, data chunks
+	hdr     format.BatchHeader
+	segment uint32
+	chunk   uint32 // of the header
+	phys    format.Phys
+	limit   int // data chunks that fit the segment
+	opened  time.Time
+	written atomic.Bool
+}
+
+func (b *batch) full() bool {
+	return len(b.hdr.Entries) == format.MaxEntries || int(b.hdr.Data) == b.limit
+}
+
+// dataRoom is the number of data records that still fit.
+func (b *batch) dataRoom() int {
+	return min(format.MaxEntries-len(b.hdr.Entries), b.limit-int(b.hdr.Data))
+}
+
+// holds tells whether a physical chunk lies in the batch, so that it must be read from there.
+func (b *batch) holds(p format.Phys) bool { return p > b.phys && p <= b.phys+format.Phys(b.limit) }
+
+func (b *batch) data(p format.Phys) []byte {
+	o := int(p-b.phys) * format.ChunkSize
+	return b.buf[o : o+format.ChunkSize]
+}
+
+// write is what runAppend puts on the disk: a batch, or the summary of a segment (batch is nil).
+type write struct {
+	batch  *batch
+	buf    []byte
+	off    int64
+	ticket uint64
+	end    format.Position
+}
+
+// openBatchLocked returns the batch that takes the next record. It waits, with mu released, for a buffer
+// and for a segment that is ready. Errors: ENOSPC, and the volume's failure.
+func (v *Volume) openBatchLocked() (*batch, error) {
+	for {
+		if err := v.failure(); err != nil {
+			return nil, err
+		}
+		if v.batch != nil {
+			return v.batch, nil
+		}
+		if !recovery.Fits(v.geo, v.head.Chunk) {
+			if waited, err := v.nextSegmentLocked(); err != nil {
+				return nil, err
+			} else if waited {
+				continue
+			}
+		}
+		b := v.takeBufferLocked()
+		if b == nil {
+			v.room.Wait()
+			continue
+		}
+		v.startBatchLocked(b)
+		return b, nil
+	}
+}
+
+// canAppendLocked tells whether n chunks can be appended without waiting.
+func (v *Volume) canAppendLocked(n int) bool {
+	if v.batch != nil && v.batch.dataRoom() >= n {
+		return true
+	}
+	return recovery.Fits(v.geo, v.head.Chunk+2+uint32(n)) && len(v.spare) > 1
+}
+
+// takeBufferLocked returns a buffer that nothing needs: a spare one, or the oldest resident batch's if it was written.
+func (v *Volume) takeBufferLocked() *batch {
+	if n := len(v.spare); n > 0 {
+		b := v.spare[n-1]
+		v.spare = v.spare[:n-1]
+		return b
+	}
+	if v.buffers < batchBuffers {
+		v.buffers++
+		return &batch{
+			buf: directio.AlignedBlock((1 + format.MaxEntries) * format.ChunkSize),
+			hdr: format.BatchHeader{Entries: make([]format.Entry, 0, format.MaxEntries)},
+		}
+	}
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	if len(v.resident) == 0 || !v.resident[0].written.Load() {
+		return nil
+	}
+	b := v.resident[0]
+	v.resident = append(v.resident[:0], v.resident[1:]...)
+	return b
+}
+
+func (v *Volume) startBatchLocked(b *batch) {
+	left := int(v.geo.Slots()-v.head.Chunk) - 1
+	now := v.now()
+	b.hdr = format.BatchHeader{Kind: format.BatchLog, Tag: v.tag, Seq: v.head.Seq, First: v.logEnd, Time: now.UnixNano(),
+		Logged: v.logged, Incarnation: v.incarnation, Next: v.head.Next, Entries: b.hdr.Entries[:0]}
+	if v.restart {
+		b.hdr.Flags, v.restart = format.FlagRestart, false
+	}
+	b.segment, b.chunk, b.phys = v.head.Segment, v.head.Chunk, v.geo.Phys(v.head.Segment, v.head.Chunk)
+	b.limit, b.opened = min(left, format.MaxEntries), now
+	b.written.Store(false)
+	v.mapMu.Lock()
+	v.resident = append(v.resident, b)
+	v.mapMu.Unlock()
+	v.batch = b
+}
+
+// addDataLocked copies one chunk into the open batch and returns its place.
+func (v *Volume) addDataLocked(b *batch, e format.Entry, p []byte) format.Phys {
+	b.hdr.Data++
+	b.hdr.Entries = append(b.hdr.Entries, e)
+	phys := b.phys + format.Phys(b.hdr.Data)
+	copy(b.data(phys), p)
+	v.slots[b.chunk+uint32(b.hdr.Data)] = e
+	v.logged++
+	return phys
+}
+
+// closeBatchLocked ends the open batch and hands it to the disk. commit: the records up to here may be shown.
+func (v *Volume) closeBatchLocked(commit bool) {
+	b := v.batch
+	if b == nil {
+		return
+	}
+	v.batch = nil
+	if commit {
+		b.hdr.Flags |= format.FlagCommit
+	}
+	b.hdr.End, b.hdr.PrevCRC = v.logEnd, v.head.PrevCRC
+	crc := b.hdr.Encode(b.buf)
+	v.slots[b.chunk] = format.Entry{Kind: format.KindHeader}
+	v.head.PrevCRC, v.head.Seq, v.head.Chunk = crc, v.head.Seq+1, v.head.Chunk+b.hdr.Chunks()
+	v.sinceCheckpoint.Add(int64(b.hdr.Chunks()) * format.ChunkSize)
+	v.enqueueLocked(write{batch: b, buf: b.buf[:int(b.hdr.Chunks())*format.ChunkSize],
+		off: int64(b.phys) * format.ChunkSize, end: b.hdr.End})
+}
+
+func (v *Volume) enqueueLocked(w write) {
+	v.ticket++
+	w.ticket = v.ticket
+	v.queue <- w // as large as all that can be under way: never waits
+}
+
+// nextSegmentLocked seals the head's segment and moves the head on. It reports that it waited, with mu released,
+// so that the caller looks again. Errors: ENOSPC.
+func (v *Volume) nextSegmentLocked() (waited bool, err error) {
+	if ready, err := v.ready.check(v.head.Next); err != nil {
+		return false, err
+	} else if !ready {
+		v.room.Wait()
+		return true, nil
+	}
+	v.mapMu.Lock()
+	after, err := v.segs.take(v.logLimit())
+	v.mapMu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	v.sealLocked()
+	v.head.Segment, v.head.Chunk, v.head.Next = v.head.Next, 0, after
+	v.ready.want(after, v.flushes.Swap(0) > zeroAheadFlushes)
+	return false, nil
+}
+
+// sealLocked queues the summary of the head's segment. The segment's row says sealed when the map has its records.
+func (v *Volume) sealLocked() {
+	s := format.Summary{Kind: format.BatchLog, Tag: v.tag, Segment: v.head.Segment, Incarnation: v.incarnation,
+		MaxPosition: v.logEnd, Slots: v.slots}
+	buf := directio.AlignedBlock(int(v.geo.SummaryChunks) * format.ChunkSize)
+	s.Encode(v.geo, buf)
+	clear(v.slots)
+	v.enqueueLocked(write{buf: buf, off: int64(v.geo.Phys(v.head.Segment, v.geo.Slots())) * format.ChunkSize, end: v.logEnd})
+}
+
+// runAppend writes what is queued. A write that fails is final for the volume: what was accepted behind it
+// can no longer be promised.
+func (v *Volume) runAppend() {
+	defer v.wg.Done()
+	for w := range v.queue {
+		err := v.failure()
+		if err == nil {
+			if err = v.d.WriteAt(w.buf, w.off); err != nil {
+				v.fail(err)
+			}
+		}
+		if err == nil {
+			v.dur.complete(w.ticket, w.end)
+		}
+		if w.batch != nil && err == nil {
+			w.batch.written.Store(true)
+		}
+		v.mu.Lock()
+		v.room.Broadcast()
+		v.mu.Unlock()
+	}
+}

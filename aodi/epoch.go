@@ -1,0 +1,222 @@
+package aodi
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"cawrm/aodi/format"
+)
+
+// A mirror takes epochs: Stage appends their records to the log like a write does, but neither maps nor counts
+// them; Commit makes all whole epochs durable with one sync and only then maps them. After a crash recovery
+// shows what a batch with the commit flag ends, so the mirror is always at the end of an epoch: before Commit's
+// sync the records may be lost or kept as a whole epoch that was not acknowledged, never in part.
+
+// stagedBatch is a batch that was appended and is not shown.
+type stagedBatch struct {
+	hdr            format.BatchHeader // with entries of its own
+	segment, chunk uint32
+	after          format.LogPlace
+	logged         uint64 // after it
+	ticket         uint64
+	commit         bool
+}
+
+// Adopt gives an empty mirror its identity, durably. Errors: it has one, it is no mirror, the size is no volume's.
+func (v *Volume) Adopt(volume format.UUID, size int64, lineage []format.Lineage) error {
+	if size <= 0 || size > format.MaxLogicalSize || size%chunkSize != 0 || volume.IsZero() || len(lineage) == 0 {
+		return fmt.Errorf("%s: identity of a source with size %d is not valid: %w", v.d.Name(), size, syscall.EINVAL)
+	}
+	err := func() error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.mapMu.Lock()
+		defer v.mapMu.Unlock()
+		if v.role != RoleMirror || v.hasIdentity {
+			return fmt.Errorf("%s: not an empty mirror: %w", v.d.Name(), syscall.EINVAL)
+		}
+		v.volume, v.hasIdentity = volume, true
+		v.catalog.Lineage = append([]format.Lineage(nil), lineage...)
+		v.fwd.height = heightFor(uint64(size/chunkSize), format.RefsPerPage)
+		v.size.Store(size)
+		return nil
+	}()
+	if err != nil {
+		return err
+	}
+	return v.checkpoint(0)
+}
+
+// Stage appends records with the births and checksums that they were sent with, without showing them. b.First must be
+// the end of what is staged so far, or end_ptr; with commit an epoch ends at b.End. One goroutine at a time, beside Commit.
+// Errors: a record that does not follow, lies outside the volume or does not match its checksum; ENOSPC; the volume's
+// failure. After an error the epoch is void: Unstage.
+func (v *Volume) Stage(b *LogBatch, commit bool) error {
+	if v.role != RoleMirror || !v.hasIdentity {
+		return fmt.Errorf("%s: not a mirror of anything: %w", v.d.Name(), syscall.EINVAL)
+	}
+	if err := v.checkStage(b); err != nil {
+		return err
+	}
+	v.throttle()
+	data := b.Data
+	for i, e := range b.Entries {
+		end := b.First + Position(i) + 1
+		if i == len(b.Entries)-1 {
+			end = b.End
+		}
+		n, err := v.stageRecord(e, data, end)
+		if err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if commit {
+		v.closeStagedLocked(true)
+	}
+	return nil
+}
+
+func (v *Volume) checkStage(b *LogBatch) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%s: epoch at position %d: %s: %w", v.d.Name(), b.First, fmt.Sprintf(format, args...), syscall.EINVAL)
+	}
+	v.mu.Lock()
+	at := v.logEnd
+	v.mu.Unlock()
+	if b.First != at {
+		return bad("does not follow %d", at)
+	}
+	if b.End < b.First || b.End-b.First < Position(len(b.Entries)) || len(b.Entries) == 0 {
+		return bad("%d records cannot end at %d", len(b.Entries), b.End)
+	}
+	chunks, data := uint64(v.Size()/chunkSize), b.Data
+	for i, e := range b.Entries {
+		if e.Count == 0 || e.LBA >= chunks || uint64(e.Count) > chunks-e.LBA {
+			return bad("record %d of %d chunks at %d lies outside the volume of %d", i, e.Count, e.LBA, chunks)
+		}
+		switch e.Kind {
+		case format.KindDiscard, format.KindZero:
+			continue
+		case format.KindData:
+			if e.Count != 1 || len(data) < chunkSize {
+				return bad("record %d lacks its data", i)
+			}
+			if format.Sum(data[:chunkSize]) != e.CRC {
+				return bad("record %d, chunk %d: %v", i, e.LBA, format.ErrChecksum)
+			}
+			data = data[chunkSize:]
+		default:
+			return bad("record %d is of unknown kind %d", i, e.Kind)
+		}
+	}
+	if len(data) > 0 {
+		return bad("%d bytes of data belong to no record", len(data))
+	}
+	return nil
+}
+
+func (v *Volume) stageRecord(e format.Entry, data []byte, end Position) (int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	b, err := v.openBatchLocked()
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	if e.Kind == format.KindData {
+		n = chunkSize
+		v.addDataLocked(b, e, data[:n])
+	} else {
+		b.hdr.Entries = append(b.hdr.Entries, e)
+	}
+	v.logEnd = end
+	if b.full() {
+		v.closeStagedLocked(false)
+	}
+	return n, nil
+}
+
+// closeStagedLocked hands the open batch to the disk and remembers it for Commit. When the epoch's last record has
+// filled a batch exactly, an empty batch carries the commit.
+func (v *Volume) closeStagedLocked(commit bool) {
+	b := v.batch
+	if b == nil {
+		if !commit || len(v.staged) == 0 || v.staged[len(v.staged)-1].commit {
+			return
+		}
+		var err error
+		if b, err = v.openBatchLocked(); err != nil {
+			return // the volume failed: Commit says so
+		}
+	}
+	v.closeBatchLocked(commit)
+	s := stagedBatch{hdr: b.hdr, segment: b.segment, chunk: b.chunk, after: v.head, logged: v.logged, ticket: v.ticket, commit: commit}
+	s.hdr.Entries = append([]format.Entry(nil), b.hdr.Entries...)
+	v.staged = append(v.staged, s)
+}
+
+// Commit makes all whole epochs that are staged durable, then shows them, and returns end_ptr. Beside Stage; one
+// goroutine at a time. Errors: the volume's failure.
+func (v *Volume) Commit() (Position, error) {
+	v.mu.Lock()
+	n := v.wholeEpochsLocked()
+	if n == 0 {
+		defer v.mu.Unlock()
+		return v.shown(), v.failure()
+	}
+	batches, ticket := v.staged[:n:n], v.staged[n-1].ticket
+	v.mu.Unlock()
+	if err := v.dur.wait(ticket); err != nil {
+		return v.shown(), v.fail(err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	for i := range batches {
+		s := &batches[i]
+		if err := v.applyLocked(&s.hdr, s.segment, s.chunk); err != nil {
+			return v.shown(), v.fail(err)
+		}
+		v.shownPlace, v.shownLogged = s.after, s.logged
+	}
+	v.staged = append([]stagedBatch(nil), v.staged[n:]...)
+	return v.shown(), nil
+}
+
+func (v *Volume) wholeEpochsLocked() int {
+	for n := len(v.staged); n > 0; n-- {
+		if v.staged[n-1].commit {
+			return n
+		}
+	}
+	return 0
+}
+
+// Unstage forgets what was staged after the last whole epoch, because the link broke in the middle of one. Not beside Stage.
+func (v *Volume) Unstage() error {
+	if v.role != RoleMirror {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.failure(); err != nil && !errors.Is(err, ErrClosed) {
+		return err
+	}
+	n := v.wholeEpochsLocked()
+	if v.batch == nil && n == len(v.staged) {
+		return nil
+	}
+	v.closeStagedLocked(false)
+	v.logEnd, v.logged = v.shown(), v.shownLogged
+	if n > 0 {
+		v.logEnd, v.logged = v.staged[n-1].hdr.End, v.staged[n-1].logged
+	}
+	v.staged = v.staged[:n]
+	v.restart = true
+	return nil
+}

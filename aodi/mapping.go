@@ -1,0 +1,205 @@
+package aodi
+
+import (
+	"cawrm/aodi/format"
+)
+
+// What a record does to the forward map and to the counts that follow from it. All of it runs under mapMu, held
+// exclusively, for live writes, for a mirror's epochs and for recovery alike.
+
+// refAtLocked looks one chunk up. mapMu is held, shared or exclusively.
+func (v *Volume) refAtLocked(lba uint64) (ref, error) {
+	b, err := v.fwd.leaf(lba / format.RefsPerPage)
+	if b == nil || err != nil {
+		return format.Unmapped, err
+	}
+	return refAt(b, lba%format.RefsPerPage), nil
+}
+
+// mapChunksLocked maps len(sums) logical chunks from lba to physical chunks from phys.
+func (v *Volume) mapChunksLocked(lba uint64, phys format.Phys, sums []uint32) error {
+	seg, _ := v.geo.Locate(phys)
+	if err := v.segs.addLive(seg, len(sums)); err != nil {
+		return err
+	}
+	for len(sums) > 0 {
+		leaf, err := v.fwd.leafForWrite(lba / format.RefsPerPage)
+		if err != nil {
+			return err
+		}
+		slot := lba % format.RefsPerPage
+		n := min(len(sums), int(format.RefsPerPage-slot))
+		d := dropper{v: v}
+		for i := range n {
+			d.drop(refAt(leaf, slot+uint64(i)))
+			setRef(leaf, slot+uint64(i), format.MakeRef(phys+format.Phys(i), sums[i]))
+		}
+		v.mapped += int64(n)
+		if err := d.done(); err != nil {
+			return err
+		}
+		lba, phys, sums = lba+uint64(n), phys+format.Phys(n), sums[n:]
+	}
+	return nil
+}
+
+// mapRangeLocked makes chunks [lba, end) holes (discard) or zeroes, until steps chunks have changed. It returns the range
+// that holds all that changed, empty if nothing did, and where to go on.
+func (v *Volume) mapRangeLocked(lba, end uint64, kind format.Kind, steps int) (first, last, next uint64, err error) {
+	to := format.Unmapped
+	if kind == format.KindZero {
+		to = format.ZeroRef
+	}
+	first, last = end, lba
+	for lba < end && steps > 0 {
+		index := lba / format.RefsPerPage
+		if to == format.Unmapped {
+			if index, _, err = v.fwd.next(index, (end+format.RefsPerPage-1)/format.RefsPerPage); err != nil {
+				return
+			}
+			if lba = max(lba, index*format.RefsPerPage); lba >= end {
+				break
+			}
+		}
+		stop := min(end, (index+1)*format.RefsPerPage)
+		var changed int
+		if changed, err = v.setLeafLocked(lba, stop, to, &first, &last); err != nil {
+			return
+		}
+		steps -= changed
+		lba = stop
+	}
+	return first, max(first, last), min(lba, end), nil
+}
+
+// setLeafLocked sets the references of one leaf's chunks [lba, stop), and widens [first, last) over those that changed.
+func (v *Volume) setLeafLocked(lba, stop uint64, to ref, first, last *uint64) (changed int, err error) {
+	old, err := v.fwd.leaf(lba / format.RefsPerPage)
+	if err != nil {
+		return 0, err
+	}
+	var leaf []byte
+	d := dropper{v: v}
+	for ; lba < stop; lba++ {
+		slot := lba % format.RefsPerPage
+		r := format.Unmapped
+		if old != nil {
+			r = refAt(old, slot)
+		}
+		if r == to {
+			continue
+		}
+		if leaf == nil { // nothing is copied for a leaf that stays as it is
+			if leaf, err = v.fwd.leafForWrite(lba / format.RefsPerPage); err != nil {
+				return changed, err
+			}
+			old = leaf
+		}
+		setRef(leaf, slot, to)
+		d.drop(r)
+		if to != format.Unmapped {
+			v.mapped++
+		}
+		*first, *last = min(*first, lba), lba+1
+		changed++
+	}
+	return changed, d.done()
+}
+
+// dropper counts what references that are replaced leave behind, one update for a run in the same segment.
+type dropper struct {
+	v    *Volume
+	seg  uint32
+	n    int
+	fail error
+}
+
+func (d *dropper) drop(r ref) {
+	if r == format.Unmapped {
+		return
+	}
+	d.v.mapped--
+	if !r.HasData() {
+		return
+	}
+	seg, _ := d.v.geo.Locate(r.Phys())
+	if d.n > 0 && seg != d.seg {
+		d.flush()
+	}
+	d.seg = seg
+	d.n++
+}
+
+func (d *dropper) flush() {
+	if d.n > 0 && d.fail == nil {
+		d.fail = d.v.segs.addLive(d.seg, -d.n)
+	}
+	d.n = 0
+}
+
+func (d *dropper) done() error {
+	d.flush()
+	return d.fail
+}
+
+// enterLocked tells the segment table that the map's records now come from seg: the one before is sealed.
+func (v *Volume) enterLocked(seg uint32) error {
+	if seg == v.shownSegment {
+		return nil
+	}
+	if v.shownSegment != noSegment {
+		if err := v.segs.seal(v.shownSegment, v.shown()); err != nil {
+			return err
+		}
+	}
+	v.shownSegment = seg
+	return v.segs.open(seg, format.BatchLog)
+}
+
+// applyLocked applies a whole batch that stands at seg, chunk: a mirror's epoch, or recovery.
+func (v *Volume) applyLocked(h *format.BatchHeader, seg, chunk uint32) error {
+	if err := v.enterLocked(seg); err != nil {
+		return err
+	}
+	phys := v.geo.Phys(seg, chunk)
+	sum := make([]uint32, 1)
+	for i := range h.Entries {
+		e := &h.Entries[i]
+		var err error
+		switch e.Kind {
+		case format.KindData:
+			phys++
+			sum[0] = e.CRC
+			err = v.mapChunksLocked(e.LBA, phys, sum)
+		case format.KindDiscard, format.KindZero:
+			for lba, end := e.LBA, e.LBA+uint64(e.Count); lba < end && err == nil; {
+				_, _, lba, err = v.mapRangeLocked(lba, end, e.Kind, rangeStep)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	v.setShown(h.End)
+	return nil
+}
+
+// warm reads the map pages that a write of n chunks will change, so that it does not wait for the disk while it
+// holds the locks.
+func (v *Volume) warm(lba uint64, n int) error {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	for i := lba / format.RefsPerPage; i <= (lba+uint64(n)-1)/format.RefsPerPage; i++ {
+		if _, err := v.fwd.leaf(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hotForWrite tells whether warm would find everything in memory.
+func (v *Volume) hotForWrite(lba uint64, n int) bool {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	return v.fwd.hot(lba/format.RefsPerPage) && v.fwd.hot((lba+uint64(n)-1)/format.RefsPerPage)
+}

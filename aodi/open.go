@@ -1,0 +1,348 @@
+package aodi
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"cawrm/aodi/disk"
+	"cawrm/aodi/format"
+	recovery "cawrm/recover"
+)
+
+// CreateOptions say what to create.
+type CreateOptions struct {
+	Size          int64  // logical size in bytes, a multiple of 4096, at most 16 TiB; 0 with Mirror
+	Mirror        bool   // an empty mirror: size and identity come from its first source
+	SegmentChunks uint32 // chunks in a segment, a power of two from 32 to 65536; 0: 2048 (8 MiB)
+}
+
+// Options say how to open. The zero value is good.
+type Options struct {
+	Logger             *slog.Logger     // nil: none
+	DurableInterval    time.Duration    // how soon the tail of the log is durable without a flush; 0: 50 ms
+	CheckpointBytes    int64            // a checkpoint after so many bytes of log; 0: 256 MiB
+	CheckpointInterval time.Duration    // and after so long, if anything is new; 0: 30 s
+	MapMemory          int64            // bytes of map pages in memory before writers wait for a checkpoint; 0: 128 MiB
+	Now                func() time.Time // nil: time.Now
+}
+
+func (o Options) withDefaults() Options {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&o.DurableInterval, 50*time.Millisecond)
+	def(&o.CheckpointInterval, 30*time.Second)
+	if o.CheckpointBytes <= 0 {
+		o.CheckpointBytes = 256 << 20
+	}
+	if o.MapMemory <= 0 {
+		o.MapMemory = 128 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// Create makes a container at path: a file that does not exist or is empty, or a block device, whose content is
+// lost. Errors name the path and what to do; a file that was begun is removed again.
+func Create(path string, opt CreateOptions) error {
+	d, err := disk.CreateFile(path)
+	if err != nil {
+		return err
+	}
+	err = CreateOn(d, opt)
+	return errors.Join(err, d.Close())
+}
+
+// The segments of a new container.
+const (
+	firstLog, firstMeta, nextLog, nextMeta, firstSegments = 0, 1, 2, 3, 4
+)
+
+// CreateOn is Create on a disk that is open and stays so.
+func CreateOn(d disk.Disk, opt CreateOptions) error {
+	switch {
+	case opt.Mirror && opt.Size != 0:
+		return fmt.Errorf("%s: a mirror takes its size from its source: %w", d.Name(), syscall.EINVAL)
+	case !opt.Mirror && (opt.Size <= 0 || opt.Size > format.MaxLogicalSize || opt.Size%chunkSize != 0):
+		return fmt.Errorf("%s: size %d: must be a multiple of 4096 bytes, at least 4096 and at most 16 TiB: %w", d.Name(), opt.Size, syscall.EINVAL)
+	}
+	if opt.SegmentChunks == 0 {
+		opt.SegmentChunks = format.DefaultSegmentChunks
+	}
+	geo := format.NewGeometry(opt.SegmentChunks)
+	if limit := segmentLimit(d, geo, 0); limit < firstSegments+metaReserve {
+		return fmt.Errorf("%s: %d bytes are too small, a container needs at least %d: %w", d.Name(), d.Size(),
+			geo.Bytes(firstSegments+metaReserve), syscall.ENOSPC)
+	}
+	now := time.Now()
+	super := format.Super{Container: newUUID(), SegmentChunks: opt.SegmentChunks, Created: now.UnixNano()}
+	meta := format.Meta{Flags: format.FlagClean, Seq: 1, Container: super.Container, Size: opt.Size, Time: now.UnixNano(),
+		MapHeight: uint32(heightFor(uint64(opt.Size/chunkSize), format.RefsPerPage)), SegHeight: segmentTreeHeight,
+		Segments: firstSegments, Free: firstSegments,
+		Log: format.LogPlace{Segment: firstLog, Next: nextLog, Seq: 1}, MetaSegment: firstMeta, MetaNext: nextMeta}
+	if opt.Mirror {
+		meta.Flags |= format.FlagMirror | format.FlagNoIdentity
+	} else {
+		meta.Volume = newUUID()
+	}
+	return writeNew(d, geo, &super, &meta)
+}
+
+// writeNew writes the fixed chunks, the super chunk last: before it is there, nothing is a container.
+func writeNew(d disk.Disk, geo format.Geometry, super *format.Super, meta *format.Meta) error {
+	if err := d.Grow(geo.Bytes(firstSegments)); err != nil {
+		return err
+	}
+	head := make([]byte, format.DataStart*chunkSize)
+	meta.Encode(head[2*chunkSize:]) // chunk 1 + seq%2
+	if err := d.WriteCached(head, 0); err != nil {
+		return err
+	}
+	if err := d.Sync(); err != nil {
+		return err
+	}
+	super.Encode(head)
+	if err := d.WriteCached(head[:chunkSize], 0); err != nil {
+		return err
+	}
+	return d.Sync()
+}
+
+func newUUID() format.UUID {
+	var u format.UUID
+	_, _ = rand.Read(u[:]) // never fails
+	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
+	return u
+}
+
+// Open takes the exclusive lock, recovers, and starts the volume's goroutines.
+// Errors: disk.ErrInUse; format.ErrMagic, ErrVersion, ErrChecksum with what to do; the disk's.
+func Open(path string, opt Options) (*Volume, error) {
+	d, err := disk.OpenFile(path, false)
+	if err != nil {
+		return nil, err
+	}
+	v, err := OpenOn(d, opt)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return v, nil
+}
+
+// OpenOn is Open on a disk that is open. On success the volume owns the disk, and Close closes it.
+func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
+	start := time.Now()
+	c, err := recovery.Newest(d)
+	if err != nil {
+		return nil, err
+	}
+	v := newVolume(d, c, opt.withDefaults())
+	rolled, err := v.recover(c)
+	if err != nil {
+		v.release()
+		return nil, err
+	}
+	v.start()
+	// The new incarnation must be durable before anything is appended, and what was rolled forward before anything
+	// is shown: it was found on the disk, which does not say that it would be found after the next crash.
+	if err := v.checkpoint(0); err != nil {
+		return nil, errors.Join(err, v.abandon())
+	}
+	v.recovery = describe(c, rolled, v, time.Since(start))
+	v.log.Info("recovered", "path", d.Name(), "found", v.recovery)
+	if direct, why := d.Direct(); !direct {
+		v.log.Warn("the file system refuses O_DIRECT: the log is written through the page cache", "path", d.Name(), "why", why)
+	}
+	return v, nil
+}
+
+func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
+	m := &c.Meta
+	v := &Volume{d: d, geo: c.Geo, super: c.Super, tag: c.Tag(), opt: opt, log: opt.Logger, now: opt.Now,
+		role: RolePrimary, incarnation: m.Incarnation, capacity: m.Capacity,
+		arena: &arena{gen: 1}, pages: newPageReader(d, c.Geo), mapped: int64(m.Mapped), shownSegment: noSegment,
+		hasIdentity: m.Flags&format.FlagNoIdentity == 0, volume: m.Volume,
+		catalogRef: m.Catalog, catalogLen: m.CatalogLen,
+		logged: m.Logged, ready: newReadiness(), closing: make(chan struct{}),
+		queue: make(chan write, 4*batchBuffers), slots: make([]format.Entry, c.Geo.Slots())}
+	if m.Flags&format.FlagMirror != 0 {
+		v.role = RoleMirror
+	}
+	v.room = sync.NewCond(&v.mu)
+	v.size.Store(m.Size)
+	v.setShown(m.Position)
+	v.fwd = tree{id: treeMap, arena: v.arena, pages: v.pages, root: m.MapRoot, height: int(m.MapHeight)}
+	v.segs = segmentTable{tree: tree{id: treeSegment, arena: v.arena, pages: v.pages, root: m.SegRoot, height: int(m.SegHeight)},
+		count: m.Segments, free: m.Free, taken: map[uint32]bool{}, dead: map[uint32]bool{}}
+	v.ckpt = checkpointer{seq: m.Seq, head: metaHead{segment: m.MetaSegment, chunk: m.MetaChunk, next: m.MetaNext},
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
+	v.dur = newDurability(d.Sync, m.Position)
+	return v
+}
+
+// recover brings the maps from the checkpoint to the end of the log, and the heads to where they go on.
+func (v *Volume) recover(c *recovery.Container) (recovery.Rolled, error) {
+	var none recovery.Rolled
+	if err := v.loadCatalog(); err != nil {
+		return none, err
+	}
+	if err := v.recoverHeads(&c.Meta); err != nil {
+		return none, err
+	}
+	rolled, err := recovery.Roll(v.d, c, v.replay)
+	if err != nil {
+		return rolled, err
+	}
+	v.head = rolled.Log
+	v.incarnation++
+	v.logEnd = v.shown()
+	v.dur.written.end, v.dur.durable.end = v.logEnd, v.logEnd
+	v.shownPlace, v.shownLogged = v.head, v.logged
+	v.segs.taken[v.head.Next] = true
+	v.coverLocked(v.head.Next)
+	v.ready.want(v.head.Next, false)
+	return rolled, v.refillSlots(v.head.Segment, v.head.Chunk, v.slots)
+}
+
+// recoverHeads makes the rows of the heads say open, which a new container's do not yet, and reads back the
+// inverse map of the segment in which map pages go on.
+func (v *Volume) recoverHeads(m *format.Meta) error {
+	v.segs.taken[m.MetaNext] = true
+	v.coverLocked(m.MetaNext)
+	meta, err := v.segs.row(m.MetaSegment)
+	if err == nil && meta.State == format.SegmentFree {
+		err = v.segs.open(m.MetaSegment, format.BatchMeta)
+	}
+	if err != nil {
+		return err
+	}
+	log, err := v.segs.row(m.Log.Segment)
+	if err == nil && log.State == format.SegmentOpen {
+		v.shownSegment = m.Log.Segment
+	} else if err == nil {
+		err = v.enterLocked(m.Log.Segment)
+	}
+	if err != nil {
+		return err
+	}
+	v.ckpt.head.slots = make([]format.Entry, v.geo.Slots())
+	return v.refillSlots(m.MetaSegment, m.MetaChunk, v.ckpt.head.slots)
+}
+
+// replay applies one batch that recovery found.
+func (v *Volume) replay(h *format.BatchHeader, at recovery.Place) error {
+	v.coverLocked(at.Segment)
+	delete(v.segs.taken, at.Segment)
+	for _, e := range h.Entries {
+		if end := e.LBA + uint64(e.Count); end > uint64(v.Size()/chunkSize) {
+			return fmt.Errorf("%s: segment %d, chunk %d: a record of chunk %d lies outside the volume; run `cawrm check`",
+				v.d.Name(), at.Segment, at.Chunk, e.LBA)
+		}
+	}
+	v.logged += uint64(h.Data)
+	return v.applyLocked(h, at.Segment, at.Chunk)
+}
+
+// coverLocked raises the count of segments so that seg is one of them; the rows of new ones are zero, so free.
+func (v *Volume) coverLocked(seg uint32) {
+	if n := uint64(seg) + 1; n > v.segs.count {
+		v.segs.free += n - v.segs.count
+		v.segs.count = n
+	}
+}
+
+// refillSlots reads a head segment's batch headers, up to chunk end, back into its summary.
+func (v *Volume) refillSlots(seg, end uint32, slots []format.Entry) error {
+	b := make([]byte, chunkSize)
+	var h format.BatchHeader
+	for at := uint32(0); at < end; at += h.Chunks() {
+		off := int64(v.geo.Phys(seg, at)) * chunkSize
+		if err := v.d.ReadAt(b, off); err != nil {
+			return err
+		}
+		if err := h.Decode(b); err != nil {
+			return fmt.Errorf("%s: batch header at byte %d: %w; run `cawrm check`", v.d.Name(), off, err)
+		}
+		fillSlots(slots, at, &h)
+	}
+	return nil
+}
+
+func fillSlots(slots []format.Entry, at uint32, h *format.BatchHeader) {
+	slots[at] = format.Entry{Kind: format.KindHeader}
+	for _, e := range h.Entries {
+		if e.Kind == format.KindData || e.Kind == format.KindPage {
+			at++
+			slots[at] = e
+		}
+	}
+}
+
+func (v *Volume) loadCatalog() error {
+	if v.catalogLen > 0 {
+		b := make([]byte, v.catalogLen)
+		off := int64(v.catalogRef.Phys()) * chunkSize
+		if err := v.d.ReadAt(b, off); err != nil {
+			return err
+		}
+		if !v.catalogRef.Matches(format.Sum(b)) {
+			return &CorruptError{Disk: v.d.Name(), What: "catalog", Offset: off}
+		}
+		var err error
+		if v.catalog, err = format.DecodeCatalog(b); err != nil {
+			return fmt.Errorf("%s: %w", v.d.Name(), err)
+		}
+	}
+	if v.hasIdentity && len(v.catalog.Lineage) == 0 {
+		v.catalog.Lineage = []format.Lineage{{ID: v.volume}}
+	}
+	return nil
+}
+
+func (v *Volume) start() {
+	v.wg.Add(appenders + 2)
+	for range appenders {
+		go v.runAppend()
+	}
+	go v.runReady()
+	go v.runDurable(v.opt.DurableInterval)
+	go v.runCheckpoint()
+}
+
+// abandon ends a volume whose first checkpoint failed.
+func (v *Volume) abandon() error {
+	v.ckpt.stop(v)
+	close(v.closing)
+	close(v.queue)
+	v.wg.Wait()
+	v.release()
+	return nil
+}
+
+func describe(c *recovery.Container, r recovery.Rolled, v *Volume, took time.Duration) string {
+	state := "rolled forward"
+	switch {
+	case c.Meta.Flags&format.FlagClean != 0 && r.Batches == 0:
+		state = "was closed in order"
+	case r.Batches == 0:
+		state = "nothing to roll forward"
+	}
+	s := fmt.Sprintf("checkpoint %d at %d, %s: %d batches, %d records, %d bytes, to end_ptr %d, in %v",
+		c.Meta.Seq, c.Meta.Position, state, r.Batches, r.Records, r.Bytes, v.shown(), took.Round(10*time.Microsecond))
+	if r.Void > 0 {
+		s += fmt.Sprintf("; %d batches of an epoch that was not committed are left out", r.Void)
+	}
+	return s
+}

@@ -1,0 +1,136 @@
+package aodi
+
+import (
+	"fmt"
+	"syscall"
+
+	"cawrm/aodi/disk"
+	"cawrm/aodi/format"
+)
+
+// segmentTreeHeight gives rows to 512 TiB of segments of 8 MiB.
+const segmentTreeHeight = 3
+
+// segmentTable is the table of segments: its rows, which live in a tree and are as of the records that the
+// map holds, and what is taken but not yet in a row. Guarded by Volume.mapMu.
+type segmentTable struct {
+	tree  tree
+	count uint64          // segments that were ever used: [0, count)
+	free  uint64          // rows below count that are free
+	sweep uint64          // where the search for a free one goes on
+	taken map[uint32]bool // held for a head: the row is still free
+	dead  map[uint32]bool // sealed rows without live chunks
+}
+
+func (s *segmentTable) row(seg uint32) (format.SegmentRow, error) {
+	b, err := s.tree.leaf(uint64(seg) / format.RowsPerPage)
+	if b == nil || err != nil {
+		return format.SegmentRow{}, err
+	}
+	return format.GetSegmentRow(b[seg%format.RowsPerPage*format.SegmentRowSize:]), nil
+}
+
+// update changes one row in place.
+func (s *segmentTable) update(seg uint32, change func(*format.SegmentRow)) error {
+	b, err := s.tree.leafForWrite(uint64(seg) / format.RowsPerPage)
+	if err != nil {
+		return err
+	}
+	at := b[seg%format.RowsPerPage*format.SegmentRowSize:]
+	r := format.GetSegmentRow(at)
+	change(&r)
+	r.Put(at)
+	if r.Live == 0 && r.State == format.SegmentSealed {
+		s.dead[seg] = true
+	}
+	return nil
+}
+
+// addLive counts n more (or fewer) live chunks in a segment.
+func (s *segmentTable) addLive(seg uint32, n int) error {
+	var bad uint32
+	err := s.update(seg, func(r *format.SegmentRow) {
+		bad = r.Live
+		r.Live = uint32(int(r.Live) + n)
+	})
+	if err == nil && int(bad)+n < 0 {
+		return fmt.Errorf("segment %d: live count %d falls below zero; run `cawrm check`", seg, bad)
+	}
+	return err
+}
+
+// take picks a free segment, or a new one at the end, and holds it until a row says that it is open.
+// limit is the number of segments that the container may have. Errors: ENOSPC.
+func (s *segmentTable) take(limit uint64) (uint32, error) {
+	if s.free > uint64(len(s.taken)) { // else each free row is taken
+		seg, ok, err := s.sweepFree()
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			s.taken[seg] = true
+			return seg, nil
+		}
+	}
+	if s.count >= limit {
+		return 0, fmt.Errorf("all %d segments are in use: %w", limit, syscall.ENOSPC)
+	}
+	seg := uint32(s.count)
+	s.count++
+	s.free++ // its row is still zero
+	s.taken[seg] = true
+	return seg, nil
+}
+
+func (s *segmentTable) sweepFree() (uint32, bool, error) {
+	for range s.count {
+		if s.sweep >= s.count {
+			s.sweep = 0
+		}
+		seg := uint32(s.sweep)
+		s.sweep++
+		if s.taken[seg] {
+			continue
+		}
+		r, err := s.row(seg)
+		if err != nil || r.State == format.SegmentFree {
+			return seg, err == nil, err
+		}
+	}
+	return 0, false, nil
+}
+
+// open makes the row of a taken segment say so.
+func (s *segmentTable) open(seg uint32, kind format.BatchKind) error {
+	return s.update(seg, func(r *format.SegmentRow) {
+		if r.State == format.SegmentFree {
+			s.free--
+		}
+		*r = format.SegmentRow{State: format.SegmentOpen, Kind: kind}
+		delete(s.taken, seg)
+	})
+}
+
+// seal ends an open segment: no record in it has a birth at or above end.
+func (s *segmentTable) seal(seg uint32, end format.Position) error {
+	return s.update(seg, func(r *format.SegmentRow) { r.State, r.MaxPosition = format.SegmentSealed, end })
+}
+
+// release makes a row free.
+func (s *segmentTable) release(seg uint32) error {
+	delete(s.dead, seg)
+	s.free++
+	return s.update(seg, func(r *format.SegmentRow) { *r = format.SegmentRow{} })
+}
+
+// segmentLimit is how many segments fit on the disk.
+func segmentLimit(d disk.Disk, geo format.Geometry, capacity int64) uint64 {
+	bytes := int64(format.PhysLimit-format.DataStart) * format.ChunkSize
+	if d.Fixed() {
+		bytes = d.Size()
+	}
+	if capacity > 0 {
+		bytes = min(bytes, capacity)
+	}
+	return uint64(max(0, bytes-format.DataStart*format.ChunkSize) / geo.SegmentBytes())
+}

@@ -1,0 +1,175 @@
+package aodi
+
+import (
+	"cawrm/aodi/format"
+)
+
+const (
+	fanBits = 9 // an inner page has 512 children
+	fanMask = 1<<fanBits - 1
+)
+
+// tree is a copy-on-write radix tree of pages: the forward map, with leaves of 512 references, or the
+// segment tree, with leaves of 256 rows. Guarded by Volume.mapMu: shared for leaf, hot and next, exclusive for the rest.
+type tree struct {
+	id     uint32 // what a page's entry in a batch header calls it
+	arena  *arena
+	pages  *pageReader
+	root   ref
+	height int // levels; 1: the root is a leaf
+}
+
+// Numbers of the trees in the inverse map of map pages.
+const (
+	treeMap     = 0
+	treeSegment = 1
+	treeCatalog = 2
+)
+
+func (t *tree) bytes(r ref) ([]byte, error) {
+	if inMemory(r) {
+		return t.arena.page(memoryPage(r)), nil
+	}
+	return t.pages.page(r)
+}
+
+// leaf returns leaf number index for reading, or nil if it does not exist.
+func (t *tree) leaf(index uint64) ([]byte, error) {
+	r := t.root
+	for level := t.height - 1; r != format.Unmapped; level-- {
+		b, err := t.bytes(r)
+		if err != nil || level == 0 {
+			return b, err
+		}
+		r = refAt(b, index>>(fanBits*(level-1))&fanMask)
+	}
+	return nil, nil
+}
+
+// hot tells whether leaf(index) can be answered without waiting for the disk.
+func (t *tree) hot(index uint64) bool {
+	r := t.root
+	for level := t.height - 1; r != format.Unmapped; level-- {
+		if !inMemory(r) && !t.pages.hot(r) {
+			return false
+		}
+		if level == 0 {
+			return true
+		}
+		b, err := t.bytes(r)
+		if err != nil {
+			return false
+		}
+		r = refAt(b, index>>(fanBits*(level-1))&fanMask)
+	}
+	return true
+}
+
+// next returns the first leaf at or after index that exists and is below end.
+func (t *tree) next(index, end uint64) (uint64, []byte, error) {
+	for index < end {
+		r, level := t.root, t.height-1
+		for ; r != format.Unmapped; level-- {
+			b, err := t.bytes(r)
+			if err != nil || level == 0 {
+				return index, b, err
+			}
+			r = refAt(b, index>>(fanBits*(level-1))&fanMask)
+		}
+		// The page that should be at this level is not there: go on behind what it would hold.
+		span := fanBits * level
+		if index = (index>>span + 1) << span; index == 0 {
+			break
+		}
+	}
+	return end, nil, nil
+}
+
+// leafForWrite returns leaf number index as a page of the open generation, making or copying the path to it.
+func (t *tree) leafForWrite(index uint64) ([]byte, error) {
+	var parent []byte // nil: the root's reference is in the tree
+	var slot uint64
+	r := t.root
+	for level := t.height - 1; ; level-- {
+		own, b, err := t.writable(r, uint8(level), index>>(fanBits*level))
+		if err != nil {
+			return nil, err
+		}
+		if own != r {
+			if parent == nil {
+				t.root = own
+			} else {
+				setRef(parent, slot, own)
+			}
+		}
+		if level == 0 {
+			return b, nil
+		}
+		parent, slot = b, index>>(fanBits*(level-1))&fanMask
+		r = refAt(b, slot)
+	}
+}
+
+// writable returns the page behind r if it is of the open generation, else a copy of it that is.
+func (t *tree) writable(r ref, level uint8, index uint64) (ref, []byte, error) {
+	old := r
+	if inMemory(r) {
+		i := memoryPage(r)
+		info := &t.arena.info[i]
+		if info.gen == t.arena.gen {
+			return r, t.arena.page(i), nil
+		}
+		old = info.final // frozen: what the running checkpoint is about to write
+	}
+	var src []byte
+	if r != format.Unmapped {
+		var err error
+		if src, err = t.bytes(r); err != nil {
+			return r, nil, err
+		}
+	}
+	i, b, err := t.arena.alloc(t, level, index, old)
+	if err != nil {
+		return r, nil, err
+	}
+	if src == nil {
+		clear(b)
+	} else {
+		copy(b, src)
+	}
+	return memoryRef(i), b, nil
+}
+
+// settle replaces the reference to a frozen page by the page's place on disk, wherever the tree still holds it.
+func (t *tree) settle(i uint32) {
+	info := &t.arena.info[i]
+	self := memoryRef(i)
+	if int(info.level) == t.height-1 {
+		if t.root == self {
+			t.root = info.final
+		}
+		return
+	}
+	r := t.root
+	for level := t.height - 1; inMemory(r); level-- {
+		b := t.arena.page(memoryPage(r))
+		slot := info.index >> (fanBits * (level - 1 - int(info.level))) & fanMask
+		if level-1 == int(info.level) {
+			if refAt(b, slot) == self {
+				setRef(b, slot, info.final)
+			}
+			return
+		}
+		r = refAt(b, slot)
+	}
+	// Its parent is on disk already, and leads to the page's place there.
+}
+
+// heightFor is the number of levels that leaves of n entries need for count entries.
+func heightFor(count, perLeaf uint64) int {
+	h := 1
+	for n := perLeaf; n < count; n <<= fanBits {
+		h++
+	}
+	return h
+}

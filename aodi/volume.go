@@ -1,0 +1,314 @@
+// Package aodi is the volume: an append-only log of chunks with a forward and an inverse map, after the AoDI
+// volume of the CAWRM paper (section IV.A).
+//
+// # Flow
+//
+//	write   WriteAt -> open batch + forward map (write.go, mapping.go) -> queue -> runAppend -> disk (append.go)
+//	flush   close the batch, wait until all before is written, one shared fdatasync (durable.go)
+//	read    forward map -> batch still in memory, or disk; verified (read.go)
+//	mirror  out: ReadLog (logreader.go); in: Stage, Commit (epoch.go)
+//	map     radix tree of pages, in memory when newer than the checkpoint (tree.go, pages.go) -> Checkpoint (checkpoint.go)
+//	open    newest checkpoint + roll-forward (package recover) applied by the code of live writes (open.go)
+//
+// # Positions
+//
+//	V1  durable_ptr <= end_ptr
+//	V2  the forward map is the result of exactly the records below end_ptr
+//	V3  a checkpoint at P is valid only when the log is durable up to P
+//	V4  a physical chunk that a durable checkpoint, or the map, refers to is never overwritten
+//
+// # Contract
+//
+// All methods may be called from any goroutine unless they say otherwise. WriteAt returns when its records are
+// accepted, not when they are on the disk; Flush makes them durable. A crash leaves a prefix of the accepted
+// records that holds at least all that was flushed.
+//
+// # Locks
+//
+// mu (the log's head) before mapMu (the maps) before those of pages.go, ready.go, durable.go. No lock is held
+// over a sync or over writes; mapMu can be held over the first read of a map page.
+//
+// # Goroutines
+//
+// runAppend (3), runDurable, runReady, runCheckpoint; started by Open, ended by Close.
+//
+// # Absences
+//
+// No mirroring state: a mirror only reads the log. No read cache: the kernel's page cache is it. No cleaning yet.
+package aodi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"cawrm/aodi/disk"
+	"cawrm/aodi/format"
+)
+
+// Position numbers a record; see format.Position.
+type Position = format.Position
+
+// ErrWouldBlock is returned by TryReadAt and TryWriteAt.
+var ErrWouldBlock = disk.ErrWouldBlock
+
+// ErrClosed is returned by a volume that was closed.
+var ErrClosed = errors.New("the volume is closed")
+
+// Role tells who writes to a volume.
+type Role string
+
+// A primary takes writes from clients, a mirror takes epochs from its source.
+const (
+	RolePrimary Role = "primary"
+	RoleMirror  Role = "mirror"
+)
+
+const noSegment = ^uint32(0)
+
+// Volume is an open container.
+type Volume struct {
+	d     disk.Disk
+	geo   format.Geometry
+	super format.Super
+	tag   uint64
+	opt   Options
+	log   *slog.Logger
+	now   func() time.Time
+
+	// Fixed while open, but for Adopt, which takes mu and mapMu.
+	role        Role
+	incarnation uint32
+	capacity    int64
+
+	mu      sync.Mutex // the head of the log
+	room    *sync.Cond // on mu: a buffer was written, a segment is ready, the map shrank
+	batch   *batch     // open; nil when the next record opens one
+	spare   []*batch
+	buffers int
+	head    format.LogPlace // where the next batch goes, and what it follows
+	slots   []format.Entry  // summary of the head's segment so far
+	logEnd  Position        // position of the next record that is appended
+	logged  uint64          // data chunks appended in the volume's life
+	ticket  uint64          // of the last write that was queued
+	restart bool            // the next batch voids what was staged before it
+	staged  []stagedBatch   // a mirror's batches that are not shown yet
+	queue   chan write
+
+	mapMu        sync.RWMutex
+	arena        *arena
+	pages        *pageReader
+	fwd          tree
+	segs         segmentTable
+	resident     []*batch // batches in memory, oldest first
+	mapped       int64    // logical chunks that are not holes
+	shownSegment uint32   // the segment of the newest records in the map
+	shownPlace   format.LogPlace
+	shownLogged  uint64
+	size         atomic.Int64
+	shownEnd     atomic.Uint64
+	catalog      format.Catalog
+	catalogRef   ref
+	catalogLen   uint32
+	hasIdentity  bool
+	volume       format.UUID
+
+	ckpt            checkpointer
+	ready           *readiness
+	dur             *durability
+	flushes         atomic.Int64 // since the head's segment was opened
+	sinceCheckpoint atomic.Int64 // bytes appended
+	corrupt         atomic.Uint64
+	failed          atomic.Pointer[error]
+	closing         chan struct{}
+	closeOnce       sync.Once
+	wg              sync.WaitGroup
+	recovery        string
+}
+
+func (v *Volume) shown() Position     { return Position(v.shownEnd.Load()) }
+func (v *Volume) setShown(p Position) { v.shownEnd.Store(uint64(p)) }
+
+// Size is the logical size in bytes; 0 for an empty mirror without a source.
+func (v *Volume) Size() int64 { return v.size.Load() }
+
+// Role tells who writes to the volume.
+func (v *Volume) Role() Role { return v.role }
+
+// fail makes an error final: writes and flushes get it until the volume is opened again, reads go on.
+func (v *Volume) fail(err error) error {
+	if err == nil || errors.Is(err, ErrClosed) {
+		return err
+	}
+	wrapped := fmt.Errorf("%s: the volume takes no more writes until it is opened again: %w: %w", v.d.Name(), err, syscall.EIO)
+	if v.failed.CompareAndSwap(nil, &wrapped) {
+		v.log.Error("volume failed", "err", err)
+		v.dur.fail(wrapped)
+		// Wake who waits for room, without mu: the caller may hold it.
+		go func() { v.mu.Lock(); defer v.mu.Unlock(); v.room.Broadcast() }()
+	}
+	return *v.failed.Load()
+}
+
+func (v *Volume) failure() error {
+	if e := v.failed.Load(); e != nil {
+		return *e
+	}
+	select {
+	case <-v.closing:
+		return ErrClosed
+	default:
+		return nil
+	}
+}
+
+// logLimit is the number of segments that records may fill: the last ones are kept for checkpoints.
+func (v *Volume) logLimit() uint64 {
+	limit := v.segmentLimit()
+	return limit - min(limit, metaReserve)
+}
+
+func (v *Volume) segmentLimit() uint64 { return segmentLimit(v.d, v.geo, v.capacity) }
+
+// metaReserve is the number of segments that only checkpoints may take.
+const metaReserve = 3
+
+// throttle waits while the map has more unwritten pages than Options.MapMemory allows.
+func (v *Volume) throttle() {
+	if v.mapMemory() > v.opt.MapMemory/2 {
+		v.ckpt.request()
+	}
+	if !v.mapTooLarge() {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for v.mapTooLarge() && v.failure() == nil {
+		v.ckpt.request()
+		v.room.Wait()
+	}
+}
+
+func (v *Volume) mapMemory() int64  { return v.arena.used.Load() * chunkSize }
+func (v *Volume) mapTooLarge() bool { return v.mapMemory() > v.opt.MapMemory }
+
+// Close makes everything durable, writes a checkpoint and releases the container. Requests that are under
+// way must have ended. It may be called twice.
+func (v *Volume) Close() error {
+	var err error
+	v.closeOnce.Do(func() { err = v.close() })
+	return err
+}
+
+func (v *Volume) close() error {
+	v.ckpt.stop(v)
+	var err error
+	if v.failure() == nil {
+		err = errors.Join(v.Unstage(), v.checkpoint(format.FlagClean))
+	}
+	close(v.closing)
+	v.mu.Lock()
+	close(v.queue)
+	v.room.Broadcast()
+	v.mu.Unlock()
+	v.wg.Wait()
+	v.release()
+	if f := v.failed.Load(); f != nil && err == nil {
+		err = *f
+	}
+	return errors.Join(err, v.d.Close())
+}
+
+func (v *Volume) release() {
+	v.pages.close()
+	v.arena.close()
+}
+
+// Pointers returns end_ptr and durable_ptr.
+func (v *Volume) Pointers() (end, durable Position) {
+	durable = v.dur.position()
+	end = v.shown()
+	return end, min(end, durable)
+}
+
+// Info is who a volume is.
+type Info struct {
+	Container, Volume format.UUID
+	Role              Role
+	HasIdentity       bool // false only for an empty mirror that no source has reached yet
+	Size              int64
+	Lineage           []format.Lineage
+}
+
+// Info returns who the volume is.
+func (v *Volume) Info() Info {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	return Info{Container: v.super.Container, Volume: v.volume, Role: v.role, HasIdentity: v.hasIdentity,
+		Size: v.Size(), Lineage: append([]format.Lineage(nil), v.catalog.Lineage...)}
+}
+
+// Status is what a person wants to know of a volume.
+type Status struct {
+	Info
+	Path           string
+	EndPtr         Position
+	DurablePtr     Position
+	UsedBytes      int64 // logical chunks that are not holes
+	PhysicalBytes  int64 // what the container holds on its disk
+	Direct         bool  // O_DIRECT in use
+	Failed         error // why the volume takes no more writes; nil when healthy
+	ChecksumErrors uint64
+	Recovery       string // what opening found, one line
+}
+
+// Status returns the state at this moment.
+func (v *Volume) Status() Status {
+	s := Status{Info: v.Info(), Path: v.d.Name(), PhysicalBytes: v.d.Allocated(), ChecksumErrors: v.corrupt.Load(), Recovery: v.recovery}
+	s.EndPtr, s.DurablePtr = v.Pointers()
+	s.Direct, _ = v.d.Direct()
+	if f := v.failed.Load(); f != nil {
+		s.Failed = *f
+	}
+	v.mapMu.RLock()
+	s.UsedBytes = v.mapped * chunkSize
+	v.mapMu.RUnlock()
+	return s
+}
+
+// Mirrors returns what is remembered of mirrors. SyncPtr is a hint: the peer is the authority.
+func (v *Volume) Mirrors() []format.Mirror {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	return append([]format.Mirror(nil), v.catalog.Mirrors...)
+}
+
+// RememberMirror adds or replaces a mirror by its ID; the next checkpoint makes it durable.
+func (v *Volume) RememberMirror(m format.Mirror) {
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	for i := range v.catalog.Mirrors {
+		if v.catalog.Mirrors[i].ID == m.ID {
+			v.catalog.Mirrors[i] = m
+			return
+		}
+	}
+	v.catalog.Mirrors = append(v.catalog.Mirrors, m)
+}
+
+// ForgetMirror removes a mirror by its ID.
+func (v *Volume) ForgetMirror(id string) {
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	kept := v.catalog.Mirrors[:0]
+	for _, m := range v.catalog.Mirrors {
+		if m.ID != id {
+			kept = append(kept, m)
+		}
+	}
+	v.catalog.Mirrors = kept
+}
