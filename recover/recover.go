@@ -1,30 +1,3 @@
-// Package recovery goes from bytes to state: it finds the newest checkpoint of a container, rolls the log
-// forward from there, and checks a closed container.
-//
-// It stands below the volume and never imports it. Newest and Roll only read; what they find is applied by
-// the volume (package aodi) through the same code that applies live writes. Import it as
-//
-//	recovery "cawrm/recover"
-//
-// since a package called recover would hide the builtin.
-//
-// # What follows what
-//
-// The log after a checkpoint is the longest chain of batches in which each one
-//
-//	R1  stands where the one before it ends, or at the start of that one's next segment when fewer than two
-//	    chunks are left for batches in the segment,
-//	R2  has the next sequence number, the container's tag and the checkpoint's incarnation,
-//	R3  names the checksum of the header before it,
-//	R4  has data that match the checksums in its entries.
-//
-// A batch that fails any of them was not completely written when the crash came, and since batches may
-// reach the disk in any order, so may have been all after it: none of them was part of an acknowledged flush,
-// because a flush waits for every batch before it. R2 and R3 keep out what an earlier life of the container
-// wrote to the same place.
-//
-// Of the chain, the records up to the last batch with the commit flag are shown. On a source that is every
-// batch; on a mirror it ends an epoch, so a mirror comes up at its last whole epoch.
 package recovery
 
 import (
@@ -91,6 +64,10 @@ func Newest(d disk.Disk) (*Container, error) {
 	c.Stale = errors.Join(errs[0], errs[1])
 	if errors.Is(c.Stale, format.ErrMagic) {
 		c.Stale = nil // only one was ever written
+	}
+	if most := uint64(format.PhysLimit-format.DataStart) / uint64(c.Geo.SegmentChunks); c.Meta.Segments > most { // also: Bytes does not overflow
+		return nil, fmt.Errorf("%s: checkpoint %d: %d segments, of at most %d: %w; restore the container from a mirror",
+			d.Name(), c.Meta.Seq, c.Meta.Segments, most, format.ErrInvalid)
 	}
 	if need := c.Geo.Bytes(c.Meta.Segments); d.Size() < need {
 		return nil, fmt.Errorf("%s: truncated: checkpoint %d needs %d bytes, the container ends at %d; restore its full length, or the container from a mirror",

@@ -1,0 +1,169 @@
+package recovery
+
+import (
+	"errors"
+	"fmt"
+
+	"cawrm/aodi/disk"
+	"cawrm/aodi/format"
+)
+
+// readMeta reads meta chunk A (0) or B (1).
+func readMeta(d disk.Disk, i int) (m format.Meta, diskErr, err error) {
+	b := make([]byte, format.ChunkSize)
+	if diskErr = d.ReadAt(b, int64(1+i)*format.ChunkSize); diskErr != nil {
+		return
+	}
+	m, err = format.DecodeMeta(b)
+	return
+}
+
+// checkMeta looks at C1 and C2.
+func (k *checker) checkMeta() error {
+	m := &k.c.Meta
+	own := int(m.Seq % 2)
+	at, diskErr, err := readMeta(k.d, own)
+	if diskErr != nil {
+		return diskErr
+	}
+	if err != nil || at.Seq != m.Seq {
+		k.rep.bad(1, "checkpoint %d stands in meta chunk %s (byte %d), not in %s", m.Seq, metaName(1-own), (2-own)*format.ChunkSize, metaName(own))
+		own = 1 - own
+	}
+	other, diskErr, err := readMeta(k.d, 1-own)
+	name := fmt.Sprintf("meta chunk %s (byte %d)", metaName(1-own), (2-own)*format.ChunkSize)
+	switch {
+	case diskErr != nil:
+		return diskErr
+	case errors.Is(err, format.ErrMagic):
+		k.rep.note("%s was never written, or is torn", name)
+	case err != nil:
+		k.rep.note("%s does not count: %v", name, err)
+	case other.Container != m.Container:
+		k.rep.bad(1, "%s belongs to container %s", name, other.Container)
+	case other.Seq >= m.Seq:
+		k.rep.bad(1, "%s holds checkpoint %d beside checkpoint %d", name, other.Seq, m.Seq)
+	}
+	k.checkHeads()
+	k.checkSizes()
+	return nil
+}
+
+func metaName(i int) string { return string(rune('A' + i)) }
+
+// checkHeads looks at the places that a checkpoint names.
+func (k *checker) checkHeads() {
+	m := &k.c.Meta
+	seen := map[uint32]string{}
+	for _, h := range []struct {
+		name string
+		seg  uint32
+	}{{"log head", m.Log.Segment}, {"reserved log segment", m.Log.Next}, {"page head", m.MetaSegment}, {"reserved page segment", m.MetaNext}} {
+		if uint64(h.seg) >= m.Segments {
+			k.rep.bad(2, "the %s is segment %d of %d", h.name, h.seg, m.Segments)
+		}
+		if other, ok := seen[h.seg]; ok {
+			k.rep.bad(2, "segment %d is %s and %s", h.seg, other, h.name)
+		}
+		seen[h.seg] = h.name
+	}
+	if m.Log.Chunk > k.geo.Slots() {
+		k.rep.bad(2, "the log goes on at chunk %d of segment %d, which has %d", m.Log.Chunk, m.Log.Segment, k.geo.Slots())
+	}
+	if m.MetaChunk > k.geo.Slots() {
+		k.rep.bad(2, "pages go on at chunk %d of segment %d, which has %d", m.MetaChunk, m.MetaSegment, k.geo.Slots())
+	}
+}
+
+func (k *checker) checkSizes() {
+	m := &k.c.Meta
+	if n := span(m.MapHeight, format.RefsPerPage); n < k.limit {
+		k.rep.bad(2, "a forward map of height %d holds %d chunks, the volume has %d", m.MapHeight, n, k.limit)
+	}
+	if n := span(m.SegHeight, format.RowsPerPage); n < m.Segments {
+		k.rep.bad(2, "a segment tree of height %d holds %d rows, the container has %d", m.SegHeight, n, m.Segments)
+	}
+	if m.HistoryFl > m.Position || m.TrimFloor > m.Position {
+		k.rep.bad(2, "history_floor %d or trim_floor %d lies above position %d", m.HistoryFl, m.TrimFloor, m.Position)
+	}
+	if m.Capacity > 0 && k.geo.Bytes(m.Segments) > m.Capacity {
+		k.rep.bad(2, "%d segments take %d bytes, the capacity is %d", m.Segments, k.geo.Bytes(m.Segments), m.Capacity)
+	}
+	if m.Flags&format.FlagNoIdentity != 0 && (m.Size != 0 || m.Mapped != 0 || m.MapRoot != format.Unmapped || !m.Volume.IsZero()) {
+		k.rep.bad(2, "the container has no identity, but size %d, %d mapped chunks and volume id %s", m.Size, m.Mapped, m.Volume)
+	}
+}
+
+// span is the number of entries that a tree of that height holds.
+func span(height uint32, perLeaf uint64) uint64 {
+	for ; height > 1; height-- {
+		perLeaf *= format.RefsPerPage
+	}
+	return perLeaf
+}
+
+// loadCatalog reads the catalog (C3). Its place is checked when its chunks are claimed.
+func (k *checker) loadCatalog() {
+	cat, err := ReadCatalog(k.d, k.c)
+	if err != nil {
+		k.rep.bad(3, "%v", err)
+	}
+	k.rep.Catalog = cat
+}
+
+// ReadCatalog reads a checkpoint's catalog. Errors: the disk's, format.ErrChecksum, format.ErrInvalid, with the place.
+func ReadCatalog(d disk.Disk, c *Container) (format.Catalog, error) {
+	m := &c.Meta
+	if m.CatalogLen == 0 {
+		return format.Catalog{}, nil
+	}
+	off := int64(m.Catalog.Phys()) * format.ChunkSize
+	fail := func(err error) (format.Catalog, error) {
+		return format.Catalog{}, fmt.Errorf("catalog (byte %d, %d bytes): %w", off, m.CatalogLen, err)
+	}
+	if !m.Catalog.HasData() || off+int64(m.CatalogLen) > d.Size() {
+		return fail(fmt.Errorf("its place is not in a segment: %w", format.ErrInvalid))
+	}
+	b := make([]byte, m.CatalogLen) // at most format.MaxCatalog
+	if err := d.ReadAt(b, off); err != nil {
+		return fail(err)
+	}
+	if !m.Catalog.Matches(format.Sum(b)) {
+		return fail(format.ErrChecksum)
+	}
+	cat, err := format.DecodeCatalog(b)
+	if err != nil {
+		return fail(err)
+	}
+	return cat, nil
+}
+
+// checkCatalog looks at what the catalog says (C3), once the end of the log is known.
+func (k *checker) checkCatalog() {
+	m, cat := &k.c.Meta, &k.rep.Catalog
+	identity := m.Flags&format.FlagNoIdentity == 0
+	if k.rep.Broken[3] > 0 {
+		return // it could not be read
+	}
+	if identity != (len(cat.Lineage) > 0) {
+		k.rep.bad(3, "the lineage has %d links, and the container %s", len(cat.Lineage), map[bool]string{true: "has an identity", false: "has none"}[identity])
+	}
+	for i, l := range cat.Lineage {
+		if l.ID.IsZero() {
+			k.rep.bad(3, "lineage link %d has no id", i)
+		}
+		if i > 0 && l.Start <= cat.Lineage[i-1].Start {
+			k.rep.bad(3, "lineage link %d starts at %d, the one before it at %d", i, l.Start, cat.Lineage[i-1].Start)
+		}
+	}
+	for _, r := range cat.Mirrors {
+		if r.SyncPtr > k.rep.RolledEnd {
+			k.rep.bad(3, "mirror %q: sync_ptr %d is above durable_ptr %d", r.ID, r.SyncPtr, k.rep.RolledEnd)
+		}
+	}
+	for _, s := range cat.Snapshots {
+		if s.Position > m.Position || s.Size < 0 || s.Size > format.MaxLogicalSize || s.Height < 1 || s.Height > maxHeight {
+			k.rep.bad(3, "snapshot %q: position %d (checkpoint: %d), size %d, height %d", s.Name, s.Position, m.Position, s.Size, s.Height)
+		}
+	}
+}
