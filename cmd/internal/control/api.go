@@ -44,10 +44,10 @@ type Lineage struct {
 
 // States of a mirror.
 const (
-	StateConnecting = "connecting" // trying, nothing known yet
+	StateConnecting = "connecting" // not reached yet, and nothing has gone wrong yet
 	StateSyncing    = "syncing"    // connected, the mirror lacks something
 	StateSynced     = "synced"     // the mirror lacks nothing that is durable here
-	StateDown       = "down"       // not connected; last_error says why
+	StateDown       = "down"       // not connected, last_error says why; it is being retried
 )
 
 // Mirror is one mirror as its source sees it. The lag is 0 on all three scales when the mirror lacks nothing.
@@ -59,10 +59,12 @@ type Mirror struct {
 	LagRecords uint64  `json:"lag_records"`
 	LagBytes   int64   `json:"lag_bytes"`
 	LagSeconds float64 `json:"lag_seconds"` // age of the oldest write that the mirror lacks
-	RateBPS    float64 `json:"rate_bps"`    // bytes a second that leave for it
-	ETASeconds float64 `json:"eta_seconds"` // until it has caught up, at that rate; 0 when it has or nothing moves
-	SentBytes  int64   `json:"sent_bytes"`  // since the daemon's start
-	LastError  string  `json:"last_error"`  // "" when there was none since the link came up
+	RateBPS    float64 `json:"rate_bps"`    // bits of data a second that it acknowledges, lately
+	ETASeconds float64 `json:"eta_seconds"` // until the lag is gone at that rate; 0 when it is, -1 when nobody can tell
+	SentBytes  int64   `json:"sent_bytes"`  // put on the wire since the daemon's start
+	LastError  string  `json:"last_error"`  // why the link was down last, kept when it is back; "" when it never was
+
+	LastErrorTime string `json:"last_error_time,omitempty"` // RFC 3339
 }
 
 // Source is a source as its mirror sees it.

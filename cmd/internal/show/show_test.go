@@ -22,13 +22,13 @@ func TestStatusGolden(t *testing.T) {
 		Name: "disk.img", Role: "primary", Size: 10 << 30, UsedBytes: 1288490189, PhysicalBytes: 1395864371, EndPtr: 123456, DurablePtr: 123450,
 	}
 	with := func(v control.Volume, m ...control.Mirror) control.Volume { v.Mirrors = m; return v }
-	synced := control.Mirror{ID: "berlin", State: control.StateSynced, SyncPtr: 123450, RateBPS: 1 << 20}
+	synced := control.Mirror{ID: "berlin", State: control.StateSynced, SyncPtr: 123450, RateBPS: 8 << 20}
 	syncing := control.Mirror{
 		ID: "paris", State: control.StateSyncing, SyncPtr: 53210, LagRecords: 70240, LagBytes: 287703040, LagSeconds: 84.4,
-		RateBPS: 11.2 * (1 << 20), ETASeconds: 24.5,
+		RateBPS: 11.2 * (8 << 20), ETASeconds: 24.5,
 	}
 	down := control.Mirror{
-		ID: "rome", State: control.StateDown, SyncPtr: 0, LagRecords: 123450, LagBytes: 505651200, LagSeconds: 90061,
+		ID: "rome", State: control.StateDown, SyncPtr: 0, LagRecords: 123450, LagBytes: 505651200, LagSeconds: 90061, ETASeconds: -1,
 		LastError: "dial tcp 10.0.0.3:7000: connect: connection refused",
 	}
 	connecting := control.Mirror{ID: "oslo", State: control.StateConnecting}

@@ -74,7 +74,7 @@ func volumeNote(v control.Volume) string {
 func mirrorRow(v control.Volume, m control.Mirror) []string {
 	return []string{
 		clean(v.Name + "/" + m.ID), m.State, fmt.Sprint(m.SyncPtr),
-		fmt.Sprintf("%d records", m.LagRecords), Bytes(m.LagBytes), Seconds(m.LagSeconds), Rate(m.RateBPS), mirrorNote(v, m),
+		fmt.Sprintf("%d records", m.LagRecords), Bytes(m.LagBytes), Seconds(m.LagSeconds), Rate(m.RateBPS / 8), mirrorNote(v, m),
 	}
 }
 

@@ -2,16 +2,16 @@ package value
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // Mirror is one --mirror: where a mirror is and by which id status speaks of it.
 type Mirror struct {
 	ID  string
-	URL string // cawrm://host:port/NAME
+	URL string // cawrm://host:port/NAME; the port may be left out
 }
 
 // Mirrors is the repeatable flag. Ids are unique in it: one that is not given is made of the URL.
@@ -55,16 +55,22 @@ func splitMirror(text string) (id, link string, u *url.URL, err error) {
 	if u.Scheme != "cawrm" {
 		return "", "", nil, fmt.Errorf("%q: a mirror of kind %s:// is not known; give %s", text, u.Scheme, mirrorForm)
 	}
-	host, port, err := net.SplitHostPort(u.Host)
 	switch name := strings.TrimPrefix(u.Path, "/"); {
-	case err != nil || host == "" || port == "":
-		return "", "", nil, fmt.Errorf("%q lacks host or port; give %s", text, mirrorForm)
+	case u.Hostname() == "":
+		return "", "", nil, fmt.Errorf("%q lacks the host; give %s", text, mirrorForm)
+	case u.Port() != "" && !validPort(u.Port()), strings.HasSuffix(u.Host, ":"):
+		return "", "", nil, fmt.Errorf("%q: port %q is not a number from 1 to 65535", text, u.Port())
 	case name == "":
 		return "", "", nil, fmt.Errorf("%q lacks the name of the volume at the mirror; give %s", text, mirrorForm)
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return "", "", nil, fmt.Errorf("%q says more than %s", text, mirrorForm)
 	}
 	return id, link, u, nil
+}
+
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
 }
 
 func validID(id string) bool {

@@ -25,15 +25,20 @@ func CheckName(name string) error {
 
 // Choice is a flag that takes one of a few words.
 type Choice struct {
-	Value string
+	Value string // set beforehand: the default
 	Words []string
+
+	changed bool
 }
+
+// Changed tells that the flag was given.
+func (c *Choice) Changed() bool { return c.changed }
 
 // Set takes one of the words.
 func (c *Choice) Set(text string) error {
 	for _, w := range c.Words {
 		if w == text {
-			c.Value = w
+			c.Value, c.changed = w, true
 			return nil
 		}
 	}
