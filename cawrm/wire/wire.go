@@ -1,0 +1,143 @@
+// Package wire is the stream between a source and its mirror's peer: bytes, and nothing but bytes.
+//
+// Every frame is described here and only here; encoder and decoder stand beside each other in the file
+// that is named in the heading. Encoders are pure and may be called from any goroutine; a Reader belongs to
+// one. All integers are little-endian. All checksums are CRC32C (Castagnoli). Every length is bounded
+// before anything is allocated by it, and a Reader that has not been told to allow a type of frame allocates
+// nothing for it: 64 KiB is the most that a stranger gets before its HELLO was understood.
+//
+// # The stream
+//
+//	source                                                     peer
+//	  | HELLO    which volume, which NAME, how far durable  -->  |
+//	  |  <-- WELCOME  where the mirror stands   (or REFUSE, end) |
+//	  | BEAT     I take it (or REFUSE, end)                 -->  |
+//	  | RECORDS  RECORDS  RECORDS|commit  RECORDS|commit    -->  |
+//	  |  <-- ACK      committed up to here                       |
+//	  | BEAT     whenever nothing was sent for an interval  -->  |
+//	  |  <-- BEAT     whenever nothing was sent for an interval  |
+//
+// The source never waits for an ACK before it sends on. BEAT is not answered: each side sends it of its own
+// accord, so that a slow line, on which a question would queue behind megabytes of records, is
+// not taken for a dead one.
+//
+// # Frame (frame.go)
+//
+//	 0      4      5       6      8         12     16
+//	+------+------+-------+------+---------+------+- - - - - - -+- - - - - - - -+
+//	| CWRM | type | flags | zero | length  | crc  | control     | data          |
+//	|      | u8   | u8    | u16  | u32     | u32  |             | RECORDS only  |
+//	+------+------+-------+------+---------+------+- - - - - - -+- - - - - - - -+
+//
+// length counts what follows the header. crc is of the header's first 12 bytes and of the control part. Data
+// is not covered by it: each chunk has its own checksum in its entry. A flag that is not named here, and
+// anything else than zero where it says zero, is refused.
+//
+//	type        length       flags
+//	1 HELLO     <= 64 KiB
+//	2 WELCOME   <= 64 KiB
+//	3 REFUSE    <= 2 KiB
+//	4 RECORDS   <= 2 MiB     1 commit: an epoch ends here
+//	5 ACK       8
+//	6 BEAT      0
+//
+// # HELLO (hello.go)
+//
+//	 0        2      4          8              16        32           48      56            64      66      68    72
+//	+--------+------+----------+--------------+---------+------------+-------+-------------+-------+-------+-----+- - - +- - - - - - -+
+//	|version | zero |keep-alive| capabilities | volume  | container  |logical|source's     | name  | links | zero| name | links       |
+//	| u16    |      |   ms u32 | offered u64  | id 16   | uuid 16    |size   |durable_ptr  | bytes | u16   |     |      | 24 each     |
+//	+--------+------+----------+--------------+---------+------------+-------+-------------+-------+-------+-----+- - - +- - - - - - -+
+//
+// A link of the lineage is id 16, start 8. The container's uuid tells two sources of one volume apart.
+//
+// # WELCOME (hello.go)
+//
+//	 0        2      4      8              16        32            40      42      44    48
+//	+--------+------+------+--------------+---------+-------------+-------+-------+-----+- - - +- - - - - - -+
+//	|version | zero | zero | capabilities | volume  | sync_ptr    | name  | links | zero| name | links       |
+//	| u16    |      |      | taken u64    | id 16   |             | bytes | u16   |     |      | 24 each     |
+//	+--------+------+------+--------------+---------+-------------+-------+-------+-----+- - - +- - - - - - -+
+//
+// A volume id of zero means "none yet": the mirror is empty and takes the source's. sync_ptr is the position
+// of the last committed cut, name the peer's own. The capabilities taken are a subset of those offered;
+// none is defined so far (compression and deltas will be).
+//
+// # REFUSE (control.go)
+//
+//	 0      2
+//	+------+- - - - - - - -+
+//	| code | text, UTF-8   |    said before closing, by either side, at any time
+//	| u16  | <= 1024       |
+//	+------+- - - - - - - -+
+//
+// # RECORDS (records.go)
+//
+//	 0        8      16      24        28     32
+//	+--------+------+-------+---------+------+- - - - - - -+- - - - - - - - -+
+//	| first  | end  | time  | entries | data | entries     | data chunks     |
+//	| pos    | pos  | ns    | u32     | u32  | 24 each     | 4096 each       |
+//	+--------+------+-------+---------+------+- - - - - - -+- - - - - - - - -+
+//
+//	 0       8            14     15      16      20      24
+//	+-------+------------+------+-------+-------+-------+
+//	| birth | lba u48    | kind | zero  | count | crc   |
+//	+-------+------------+------+-------+-------+-------+
+//
+// Records [first, end) in the order of the log, births growing; there may be fewer entries than
+// positions where cleaning has dropped what was superseded. Kinds as on disk: 1 data (count 1, crc of the
+// chunk), 2 discard, 3 zero (count chunks, no data). time is that of the first record.
+//
+// # ACK (control.go)
+//
+//	 0            8
+//	+------------+
+//	| sync_ptr   |    all records below it are committed: durable, and shown
+//	+------------+
+//
+// # Versions
+//
+// The frame header, the place of the version in HELLO and WELCOME, and REFUSE stay as they are in all
+// versions, so that each version can tell any other why it will not talk to it.
+//
+// Absences: no compression, no encryption, no negotiation beyond the capability bits.
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"time"
+)
+
+const (
+	// Version of the protocol; another one is refused.
+	Version = 1
+
+	// MaxHello bounds HELLO and WELCOME, MaxRecords a RECORDS frame, in bytes.
+	MaxHello   = 64 << 10
+	MaxRecords = 2 << 20
+	// MaxEntries bounds the entries of one RECORDS frame.
+	MaxEntries = 16384
+	// MaxName bounds a NAME, MaxText a refusal's text, in bytes.
+	MaxName = 1024
+	MaxText = 1024
+	// MaxLinks bounds a lineage.
+	MaxLinks = 2048
+	// MaxKeepAlive bounds the interval that a source may ask for.
+	MaxKeepAlive = time.Minute
+)
+
+// Errors that must not be taken for each other: not ours, ours but of another version, damaged, senseless,
+// not to be said at this moment.
+var (
+	ErrMagic      = errors.New("not a cawrm mirror stream")
+	ErrVersion    = errors.New("another protocol version")
+	ErrChecksum   = errors.New("frame checksum does not match: damaged on the way")
+	ErrInvalid    = errors.New("invalid frame")
+	ErrUnexpected = errors.New("frame out of turn")
+)
+
+var le = binary.LittleEndian
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
