@@ -1,0 +1,51 @@
+# make build         bin/cawrm, one static binary
+# make test          installs what is missing (as root, with apt-get), then runs every test
+# make demo          two sites, a slow link that is cut and healed, under a minute
+# make bench-nbd     fio against cawrm, nbdkit and qemu-nbd
+# make check-format  gofmt
+# make clean
+
+GO      ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# How often the crash test kills the daemons; 200 by hand.
+CAWRM_KILL_CYCLES ?= 15
+
+# Arguments of bench-nbd and demo: make bench-nbd ARGS='--rounds 1'
+ARGS ?=
+
+.PHONY: build test setup check-format vet unit whole demo bench-nbd clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/cawrm ./cmd/cawrm
+
+test: setup check-format vet build unit whole
+
+setup:
+	bench/setup.sh
+
+check-format:
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+# bench/quiet.sh leaves out the lines of tests that passed; skipped ones stay.
+unit:
+	bench/quiet.sh $(GO) test -race -v -timeout 10m $$($(GO) list ./... | grep -v -e /bench/e2e -e /bench/lab)
+
+# The built binary as a whole: third-party clients, two sites, SIGKILL, and a
+# real kernel in a virtual machine. One package after the other: they are
+# sensitive to load, and machines have two cores.
+whole: build
+	CAWRM_BIN=$(CURDIR)/bin/cawrm CAWRM_KILL_CYCLES=$(CAWRM_KILL_CYCLES) \
+		bench/quiet.sh $(GO) test -v -count=1 -p 1 -timeout 20m ./bench/lab ./bench/e2e
+
+demo: build
+	$(GO) run ./bench/demo --bin bin/cawrm $(ARGS)
+
+bench-nbd: build
+	$(GO) run ./bench/nbd --bin bin/cawrm $(ARGS)
+
+clean:
+	rm -rf bin tmp

@@ -1,0 +1,31 @@
+#!/bin/busybox sh
+# The guest's /init: mounts what a system has, runs /vm/script, reports its
+# exit status on the port vm.rc and powers the machine off. See vm.sh.
+export PATH=/bin HOME=/root TERM=dumb LC_ALL=C
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm /dev/virtio-ports
+mount -t devpts pts /dev/pts
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t tmpfs shm /dev/shm
+ln -s /proc/self/fd /dev/fd
+date -s @"$(cat /vm/date)" >/dev/null
+for m in virtio_pci virtio_blk virtio_console; do modprobe $m; done
+# The ports, and then their names, appear some time after the driver.
+for i in 0 1 2 3 4 5 6 7 8 9; do
+	for p in /sys/class/virtio-ports/*; do
+		[ -s "$p/name" ] && ln -sf "/dev/${p##*/}" "/dev/virtio-ports/$(cat "$p/name")"
+	done
+	[ -c /dev/virtio-ports/vm.out ] && [ -c /dev/virtio-ports/vm.rc ] && break
+	sleep 0.1
+done
+ip link set lo up
+eval "set -- $(cat /vm/args)"
+setsid /vm/script "$@" </dev/null >/dev/virtio-ports/vm.out 2>&1
+rc=$?
+sync
+echo $rc >/dev/virtio-ports/vm.rc
+sleep 0.1
+poweroff -f

@@ -1,0 +1,59 @@
+#!/bin/bash
+# Installs what the tests use besides Go, gcc, git and make: the NBD clients
+# and servers they are tried against, and the virtual machine of bench/lab.
+#
+# Only what is missing is installed, and only as root where there is apt-get.
+# Elsewhere it says what is missing and succeeds: the tests that need it then
+# say that they were skipped.
+set -u
+
+PACKAGES="libnbd-bin python3-libnbd nbdkit qemu-utils fio nbd-client e2fsprogs util-linux
+ qemu-system-x86 busybox-static cpio kmod"
+
+missing() {
+	for p in $PACKAGES; do
+		dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || echo "$p"
+	done
+}
+
+apt() {
+	DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"
+}
+
+# again CMD: a few tries, with a fresh index before each, since an index that
+# lags behind names packages that are gone.
+again() {
+	for try in 1 2 3; do
+		apt update && "$@" && return 0
+		echo "setup: try $try of 3 failed: $*" >&2
+		sleep $((try * 5))
+	done
+	return 1
+}
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+	echo "setup: no apt-get here. SKIPPED: installing $PACKAGES" >&2
+	exit 0
+fi
+absent=$(missing)
+if [ -n "$absent" ] && [ "$(id -u)" != 0 ]; then
+	echo "setup: not root. SKIPPED: installing" $absent >&2
+	exit 0
+fi
+if [ -n "$absent" ]; then
+	echo "setup: installing" $absent
+	again apt install --no-install-recommends $absent >/dev/null || {
+		echo "setup: FAILED to install" $(missing) >&2
+		exit 1
+	}
+fi
+
+# The kernel of the virtual machine, into its cache.
+lab=$(dirname "$0")/lab/vm.sh
+if ! "$lab" --build; then
+	if [ "$(id -u)" = 0 ]; then
+		again "$lab" --build || exit 1
+	else
+		echo "setup: SKIPPED: no kernel for the virtual machine, and not root to fetch the package index" >&2
+	fi
+fi
