@@ -1,12 +1,14 @@
 package aodi
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 
 	"cawrm/aodi/format"
 	recovery "cawrm/recover"
 
+	"github.com/edsrzf/mmap-go"
 	"github.com/ncw/directio"
 )
 
@@ -24,6 +26,7 @@ import (
 const (
 	batchBuffers = 24 // 16 MiB: what may be accepted and not yet written, and what is kept resident
 	appenders    = 3  // batches on their way to the disk at a time
+	batchBytes   = (1 + format.MaxEntries) * format.ChunkSize
 )
 
 // batch is a batch in memory. Its fields are guarded by Volume.mu until it is queued and immutable then;
@@ -37,6 +40,22 @@ type batch struct {
 	limit   int // data chunks that fit the segment
 	opened  time.Time
 	written atomic.Bool
+}
+
+// makeBuffers makes the buffers of all batches: page-aligned, as O_DIRECT wants, and outside the Go heap.
+func (v *Volume) makeBuffers() error {
+	m, err := mmap.MapRegion(nil, batchBuffers*batchBytes, mmap.RDWR, mmap.ANON, 0)
+	if err != nil {
+		return fmt.Errorf("memory for %d batches: %w", batchBuffers, err)
+	}
+	v.buffers = m
+	for i := range batchBuffers {
+		v.spare = append(v.spare, &batch{
+			buf: m[i*batchBytes : (i+1)*batchBytes : (i+1)*batchBytes],
+			hdr: format.BatchHeader{Entries: make([]format.Entry, 0, format.MaxEntries)},
+		})
+	}
+	return nil
 }
 
 func (b *batch) full() bool {
@@ -106,13 +125,6 @@ func (v *Volume) takeBufferLocked() *batch {
 		b := v.spare[n-1]
 		v.spare = v.spare[:n-1]
 		return b
-	}
-	if v.buffers < batchBuffers {
-		v.buffers++
-		return &batch{
-			buf: directio.AlignedBlock((1 + format.MaxEntries) * format.ChunkSize),
-			hdr: format.BatchHeader{Entries: make([]format.Entry, 0, format.MaxEntries)},
-		}
 	}
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()

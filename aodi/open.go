@@ -149,6 +149,9 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 		return nil, err
 	}
 	v := newVolume(d, c, opt.withDefaults())
+	if err := v.makeBuffers(); err != nil {
+		return nil, err
+	}
 	rolled, err := v.recover(c)
 	if err != nil {
 		v.release()

@@ -47,6 +47,9 @@ func (v *Volume) read(p []byte, off int64, wait bool) error {
 	if err := v.checkRange(off, int64(len(p))); err != nil {
 		return err
 	}
+	if v.isClosed() {
+		return ErrClosed
+	}
 	for len(p) > 0 {
 		lba, in := uint64(off/chunkSize), int(off%chunkSize)
 		n := min(len(p)&^(chunkSize-1), readStep*chunkSize)

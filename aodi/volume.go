@@ -48,6 +48,8 @@ import (
 
 	"cawrm/aodi/disk"
 	"cawrm/aodi/format"
+
+	"github.com/edsrzf/mmap-go"
 )
 
 // Position numbers a record; see format.Position.
@@ -89,7 +91,7 @@ type Volume struct {
 	room    *sync.Cond // on mu: a buffer was written, a segment is ready, the map shrank
 	batch   *batch     // open; nil when the next record opens one
 	spare   []*batch
-	buffers int
+	buffers mmap.MMap       // the memory of all batches
 	head    format.LogPlace // where the next batch goes, and what it follows
 	slots   []format.Entry  // summary of the head's segment so far
 	logEnd  Position        // position of the next record that is appended
@@ -158,11 +160,18 @@ func (v *Volume) failure() error {
 	if e := v.failed.Load(); e != nil {
 		return *e
 	}
+	if v.isClosed() {
+		return ErrClosed
+	}
+	return nil
+}
+
+func (v *Volume) isClosed() bool {
 	select {
 	case <-v.closing:
-		return ErrClosed
+		return true
 	default:
-		return nil
+		return false
 	}
 }
 
@@ -224,6 +233,7 @@ func (v *Volume) close() error {
 }
 
 func (v *Volume) release() {
+	_ = v.buffers.Unmap()
 	v.pages.close()
 	v.arena.close()
 }

@@ -3,6 +3,7 @@ package disk
 import (
 	"fmt"
 	"io"
+	"math/bits"
 	"math/rand/v2"
 	"sync"
 	"syscall"
@@ -18,6 +19,7 @@ type Memory struct {
 	arena   mmap.MMap // address space for the largest size; the kernel gives memory where it is touched
 	size    int64
 	limit   int64
+	touched []uint64         // bit i: chunk i was written; the rest of the arena is never looked at
 	undo    map[int64][]byte // sector number -> durable content, of each sector written since the last sync
 	pending []pendingWrite
 }
@@ -29,11 +31,20 @@ type pendingWrite struct {
 
 // NewMemory makes an empty disk that can grow to limit bytes.
 func NewMemory(limit int64) *Memory {
+	freed.Lock()
+	for i, m := range freed.disks {
+		if m.limit == limit {
+			freed.disks = append(freed.disks[:i], freed.disks[i+1:]...)
+			freed.Unlock()
+			return m
+		}
+	}
+	freed.Unlock()
 	m, err := mmap.MapRegion(nil, int(limit), mmap.RDWR, mmap.ANON, 0)
 	if err != nil {
 		panic(fmt.Sprintf("disk: %d bytes of address space: %v", limit, err))
 	}
-	return &Memory{arena: m, limit: limit, undo: map[int64][]byte{}}
+	return &Memory{arena: m, limit: limit, touched: make([]uint64, limit/blockAlign/64+1), undo: map[int64][]byte{}}
 }
 
 // Name is "memory".
@@ -88,6 +99,9 @@ func (m *Memory) WriteCached(p []byte, off int64) error {
 	}
 	m.pending = append(m.pending, pendingWrite{off, append([]byte(nil), p...)})
 	copy(m.arena[off:], p)
+	for c := off / blockAlign; c*blockAlign < end; c++ {
+		m.touched[c/64] |= 1 << (c % 64)
+	}
 	m.size = max(m.size, end)
 	return nil
 }
@@ -134,8 +148,34 @@ func (m *Memory) Punch(off, n int64) error { return m.Zero(off, min(n, m.Size()-
 // Close does nothing: the content stays, for Crash and Copy.
 func (m *Memory) Close() error { return nil }
 
+// freed holds disks for the next NewMemory: a simulation makes thousands, and fresh memory is slow to come by.
+var freed struct {
+	sync.Mutex
+	disks []*Memory
+}
+
 // Free gives the memory back. The disk must not be used afterwards.
-func (m *Memory) Free() { _ = m.arena.Unmap() }
+func (m *Memory) Free() {
+	m.eachTouched(func(at int64) { clear(m.arena[at : at+blockAlign]) })
+	clear(m.touched)
+	clear(m.undo)
+	m.pending, m.size = nil, 0
+	freed.Lock()
+	defer freed.Unlock()
+	if len(freed.disks) < 8 {
+		freed.disks = append(freed.disks, m)
+	} else {
+		_ = m.arena.Unmap()
+	}
+}
+
+func (m *Memory) eachTouched(do func(at int64)) {
+	for i, word := range m.touched {
+		for ; word != 0; word &= word - 1 {
+			do(int64(i*64+bits.TrailingZeros64(word)) * blockAlign)
+		}
+	}
+}
 
 // Crash is the disk after a power loss at this moment: what was synced, and of the rest any sectors of any
 // writes in any order, chosen by rng. The disk itself goes on unharmed.
@@ -144,7 +184,8 @@ func (m *Memory) Crash(rng *rand.Rand) *Memory {
 	defer m.mu.RUnlock()
 	c := NewMemory(m.limit)
 	c.size = m.size
-	copyTouched(c.arena, m.arena[:m.size])
+	copy(c.touched, m.touched)
+	m.eachTouched(func(at int64) { copy(c.arena[at:at+blockAlign], m.arena[at:]) })
 	for s, old := range m.undo {
 		copy(c.arena[s:], old)
 	}
@@ -164,15 +205,4 @@ func (m *Memory) Crash(rng *rand.Rand) *Memory {
 		}
 	}
 	return c
-}
-
-// copyTouched copies without making memory of chunks that are zero.
-func copyTouched(dst, src []byte) {
-	var zero [blockAlign]byte
-	for i := 0; i < len(src); i += blockAlign {
-		e := min(i+blockAlign, len(src))
-		if string(src[i:e]) != string(zero[:e-i]) {
-			copy(dst[i:e], src[i:e])
-		}
-	}
 }

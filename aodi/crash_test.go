@@ -1,0 +1,231 @@
+package aodi_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"cawrm/aodi"
+	"cawrm/aodi/disk"
+)
+
+// history is what a single writer did, for the question which prefixes of it a disk may hold after a crash.
+type history struct {
+	chunks  int
+	ops     []histOp
+	flushed int // all ops below this index were flushed
+}
+
+// histOp is one record: stamp 0 is a discard.
+type histOp struct {
+	chunk int
+	stamp uint64
+}
+
+func stamped(stamp uint64) []byte {
+	b := make([]byte, chunk)
+	binary.LittleEndian.PutUint64(b, stamp)
+	binary.LittleEndian.PutUint64(b[chunk-8:], stamp)
+	return b
+}
+
+// prefixOf tells which prefix of the history a volume holds, or fails the test.
+func (h *history) prefixOf(t *testing.T, v *aodi.Volume) int {
+	t.Helper()
+	got := make([]uint64, h.chunks)
+	b := make([]byte, chunk)
+	for c := range got {
+		if err := v.ReadAt(b, int64(c)*chunk); err != nil {
+			t.Fatal(err)
+		}
+		got[c] = binary.LittleEndian.Uint64(b)
+		if !bytes.Equal(b, stamped(got[c])) {
+			t.Fatalf("chunk %d is torn", c)
+		}
+	}
+	state := make([]uint64, h.chunks)
+	differ := 0
+	for c := range got {
+		if got[c] != 0 {
+			differ++
+		}
+	}
+	best := -1
+	if differ == 0 {
+		best = 0
+	}
+	for i, op := range h.ops {
+		was := state[op.chunk] == got[op.chunk]
+		state[op.chunk] = op.stamp
+		if is := op.stamp == got[op.chunk]; is != was {
+			if is {
+				differ--
+			} else {
+				differ++
+			}
+		}
+		if differ == 0 {
+			best = i + 1
+		}
+	}
+	if best < 0 {
+		t.Fatalf("the volume holds no prefix of the %d records", len(h.ops))
+	}
+	return best
+}
+
+// TestCrashKeepsPrefix ensures that after a power loss at any moment the volume holds a prefix of the accepted records
+// with all that was flushed, that recovering twice gives the same, and that it goes on from there.
+func TestCrashKeepsPrefix(t *testing.T) {
+	seed := seedOf(t)
+	rng := newRand(seed)
+	runs := 24
+	if testing.Short() {
+		runs = 6
+	}
+	for run := range runs {
+		crashRun(t, newRand(rng.Uint64()), []uint32{32, 64, 512}[run%3])
+	}
+}
+
+func crashRun(t *testing.T, rng *rand.Rand, segment uint32) {
+	t.Helper()
+	d := disk.NewMemory(1 << 30)
+	defer func() { d.Free() }()
+	h := &history{chunks: 600 + rng.IntN(1000)}
+	create(t, d, int64(h.chunks)*chunk, segment)
+	stamp := uint64(0)
+	opt := aodi.Options{CheckpointBytes: int64(1+rng.IntN(40)) * 64 << 10, DurableInterval: time.Duration(1+rng.IntN(50)) * time.Millisecond}
+	if rng.IntN(3) == 0 {
+		opt.MapMemory = 64 << 10
+	}
+	for range 4 {
+		v := open(t, d, opt)
+		for range 50 + rng.IntN(400) {
+			h.step(t, v, rng, &stamp)
+		}
+		crashed := d.Crash(rng)
+		_ = v.Close()
+		again := crashed.Crash(rng) // what a crash right after the crash leaves: the same
+		v = open(t, crashed, quiet)
+		prefix := h.prefixOf(t, v)
+		if prefix < h.flushed {
+			t.Fatalf("prefix of %d records, %d were flushed", prefix, h.flushed)
+		}
+		// What was shown once must not go away: crash again, with nothing written since.
+		third := crashed.Crash(rng)
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+		v = open(t, third, quiet)
+		if p := h.prefixOf(t, v); p != prefix {
+			t.Fatalf("first recovery showed %d records, the one after it %d", prefix, p)
+		}
+		_ = v.Close()
+		v = open(t, again, quiet)
+		if p := h.prefixOf(t, v); p != prefix {
+			t.Fatalf("one recovery found %d records, another of the same disk %d", prefix, p)
+		}
+		_ = v.Close()
+		for _, old := range []*disk.Memory{d, crashed, again} {
+			old.Free()
+		}
+		d, h.ops, h.flushed = third, h.ops[:prefix], prefix
+	}
+}
+
+func (h *history) step(t *testing.T, v *aodi.Volume, rng *rand.Rand, stamp *uint64) {
+	t.Helper()
+	c := rng.IntN(h.chunks)
+	var err error
+	switch op := rng.IntN(100); {
+	case op < 80:
+		n := 1
+		if op < 10 {
+			n = min(1+rng.IntN(300), h.chunks-c)
+		}
+		var p []byte
+		for i := range n {
+			*stamp++
+			p = append(p, stamped(*stamp)...)
+			h.ops = append(h.ops, histOp{c + i, *stamp})
+		}
+		if err = v.WriteAt(p, int64(c)*chunk, op == 79); op == 79 {
+			h.flushed = len(h.ops)
+		}
+	case op < 90:
+		h.ops = append(h.ops, histOp{c, 0})
+		err = v.Trim(int64(c)*chunk, chunk, false)
+	case op < 98:
+		err = v.Flush()
+		h.flushed = len(h.ops)
+	default:
+		err = v.Checkpoint()
+		h.flushed = len(h.ops)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFlushOfOneCoversAll ensures that a flush makes durable what other goroutines had been told was written.
+func TestFlushOfOneCoversAll(t *testing.T) {
+	seed := seedOf(t)
+	d := newDisk(t, 1<<30)
+	const workers, per = 8, 64
+	create(t, d, workers*per*chunk, 64)
+	v := open(t, d, quiet)
+	var mu sync.Mutex // orders "acknowledged" against "flushed"
+	acked := map[int]uint64{}
+	durable := map[int]uint64{}
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			rng := newRand(seed + uint64(w))
+			for i := range 200 {
+				c := w*per + rng.IntN(per)
+				stamp := uint64(w)<<32 | uint64(i+1)
+				if err := v.WriteAt(stamped(stamp), int64(c)*chunk, false); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				acked[c] = stamp
+				mu.Unlock()
+				if rng.IntN(10) == 0 {
+					mu.Lock()
+					snap := map[int]uint64{}
+					for k, x := range acked {
+						snap[k] = x
+					}
+					mu.Unlock()
+					if err := v.Flush(); err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					for k, x := range snap {
+						durable[k] = max(durable[k], x)
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	crashed := d.Crash(newRand(seed))
+	defer crashed.Free()
+	_ = v.Close()
+	v = open(t, crashed, quiet)
+	defer v.Close()
+	b := make([]byte, chunk)
+	for c, want := range durable {
+		if err := v.ReadAt(b, int64(c)*chunk); err != nil {
+			t.Fatal(err)
+		}
+		if got := binary.LittleEndian.Uint64(b); got < want {
+			t.Fatalf("chunk %d holds %x, %x was flushed", c, got, want)
+		}
+	}
+}
