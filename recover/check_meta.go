@@ -58,8 +58,10 @@ func (k *checker) checkHeads() {
 	for _, h := range []struct {
 		name string
 		seg  uint32
-	}{{"log head", m.Log.Segment}, {"reserved log segment", m.Log.Next}, {"page head", m.MetaSegment}, {"reserved page segment", m.MetaNext}} {
-		if uint64(h.seg) >= m.Segments {
+		used bool // what is reserved or empty may not be there yet
+	}{{"log head", m.Log.Segment, m.Log.Chunk > 0}, {"reserved log segment", m.Log.Next, false},
+		{"page head", m.MetaSegment, m.MetaChunk > 0}, {"reserved page segment", m.MetaNext, false}} {
+		if h.used && uint64(h.seg) >= m.Segments {
 			k.rep.bad(2, "the %s is segment %d of %d", h.name, h.seg, m.Segments)
 		}
 		if other, ok := seen[h.seg]; ok {
@@ -142,10 +144,11 @@ func ReadCatalog(d disk.Disk, c *Container) (format.Catalog, error) {
 func (k *checker) checkCatalog() {
 	m, cat := &k.c.Meta, &k.rep.Catalog
 	identity := m.Flags&format.FlagNoIdentity == 0
+	fresh := m.Incarnation == 0 // created and never opened: its lineage is the volume's id
 	if k.rep.Broken[3] > 0 {
 		return // it could not be read
 	}
-	if identity != (len(cat.Lineage) > 0) {
+	if identity != (len(cat.Lineage) > 0) && !fresh {
 		k.rep.bad(3, "the lineage has %d links, and the container %s", len(cat.Lineage), map[bool]string{true: "has an identity", false: "has none"}[identity])
 	}
 	for i, l := range cat.Lineage {

@@ -21,7 +21,8 @@
 // A batch that fails any of them was not completely written when the crash came, and since batches may
 // reach the disk in any order, so may have been all after it: none of them was part of an acknowledged flush,
 // because a flush waits for every batch before it. R2 and R3 keep out what an earlier life of the container
-// wrote to the same place.
+// wrote to the same place. A batch that follows in all but its incarnation, which is newer, was written after
+// a newer checkpoint than the one at hand had become durable: Roll then refuses (ErrLostCheckpoint).
 //
 // Of the chain, the records up to the last batch with the commit flag are shown. On a source that is every
 // batch; on a mirror it ends an epoch, so a mirror comes up at its last whole epoch.
@@ -36,11 +37,11 @@
 // The checkpoint
 //
 //	C1   the newest one, n, is in chunk 1 + n%2; the other chunk holds an older one, or a torn or no one
-//	C2   its heads and reserved segments are distinct, below its number of segments, and its log head stands
-//	     within the segment; the trees are high enough; floors <= position; the container is within its
+//	C2   its heads and reserved segments are distinct, and heads that hold something are below its number of
+//	     segments, with their place within the segment; the trees are high enough; floors <= position; the container is within its
 //	     capacity; without identity it has no content
-//	C3   the catalog matches its checksum and decodes; lineages start one after the other, none only without
-//	     identity; sync_ptr <= durable_ptr for mirrors; snapshots are at or below the position
+//	C3   the catalog matches its checksum and decodes; lineages start one after the other, and there
+//	     is one unless the container has no identity or was never opened; sync_ptr <= durable_ptr for mirrors; snapshots are at or below the position
 //
 // The trees
 //
@@ -53,7 +54,7 @@
 // The segment table
 //
 //	C9   a row's state and kind exist, and a free row is zero
-//	C10  heads are open, reserved ones free or open and without live chunks, and no other log or page segment
+//	C10  heads are open (free while empty), reserved ones free or open and without live chunks, and no other log or page segment
 //	     is open
 //	C11  a row's live count is the number of referenced chunks of the segment
 //	C12  the checkpoint's count of mapped chunks is the number of references that are not zero

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"errors"
 	"fmt"
 
 	"cawrm/aodi/disk"
@@ -10,13 +11,17 @@ import (
 // Place is where a batch stands.
 type Place struct{ Segment, Chunk uint32 }
 
+// ErrLostCheckpoint is returned when the log goes on with batches that only a newer checkpoint can explain. That
+// one was durable once, so it is not a crash that took it away; to go on without it would drop acknowledged writes.
+var ErrLostCheckpoint = errors.New("the newest checkpoint was durable and is damaged now")
+
 // Rolled says what Roll found.
 type Rolled struct {
 	Log     format.LogPlace // where the next batch goes, after the last one that was applied
 	Batches int             // applied
 	Records uint64
 	Bytes   int64 // read from the log, data and headers
-	Void    int   // batches found after the last commit, and left out
+	Void    int   // batches that nothing commits, left out
 	Stop    error // why the chain ended: what stands at Log
 }
 
@@ -27,78 +32,81 @@ type roller struct {
 	apply   func(*format.BatchHeader, Place) error
 	at      format.LogPlace
 	buf     []byte
-	pending []heldBatch
+	h       format.BatchHeader // of the batch that was read last
+	pending []Place            // a mirror's epoch can be any length, so its headers are read again when it ends
 	res     Rolled
 }
 
-type heldBatch struct {
-	h     format.BatchHeader
-	place Place
-	after format.LogPlace
-}
-
 // Roll follows the log from the checkpoint and calls apply for each committed batch, in order. The header
-// passed to apply is valid only during the call. An error is one of the disk or of apply; the end of the
-// chain is none.
+// passed to apply is valid only during the call. An error is one of the disk or of apply, or ErrLostCheckpoint; the
+// end of the chain is none.
 func Roll(d disk.Disk, c *Container, apply func(h *format.BatchHeader, at Place) error) (Rolled, error) {
 	r := &roller{d: d, c: c, apply: apply, at: c.Meta.Log, buf: make([]byte, (1+format.MaxEntries)*format.ChunkSize)}
 	r.res.Log = r.at
 	for {
-		var held heldBatch
-		more, err := r.next(&held)
+		place, more, err := r.next()
 		if err != nil || !more {
-			r.res.Void = len(r.pending)
+			r.res.Void += len(r.pending)
 			return r.res, err
 		}
-		if held.h.Flags&format.FlagRestart != 0 {
+		if r.h.Flags&format.FlagRestart != 0 {
+			r.res.Void += len(r.pending)
 			r.pending = r.pending[:0]
 		}
-		r.pending = append(r.pending, held)
-		if held.h.Commits() {
-			if err := r.commit(); err != nil {
-				return r.res, err
-			}
+		if !r.h.Commits() {
+			r.pending = append(r.pending, place)
+			continue
+		}
+		if err := r.commit(place); err != nil {
+			return r.res, err
 		}
 	}
 }
 
 // next reads the batch that follows, or says by r.res.Stop why there is none.
-func (r *roller) next(held *heldBatch) (bool, error) {
+func (r *roller) next() (place Place, more bool, err error) {
 	if !Fits(r.c.Geo, r.at.Chunk) {
 		r.at.Segment, r.at.Chunk, r.at.Next = r.at.Next, 0, 0
 	}
-	off := int64(r.c.Geo.Phys(r.at.Segment, r.at.Chunk)) * format.ChunkSize
+	place = Place{r.at.Segment, r.at.Chunk}
+	off := r.off(place)
 	if off+format.ChunkSize > r.d.Size() {
 		r.res.Stop = fmt.Errorf("segment %d lies beyond the end", r.at.Segment)
-		return false, nil
+		return place, false, nil
 	}
 	if err := r.d.ReadAt(r.buf[:format.ChunkSize], off); err != nil {
-		return false, err
+		return place, false, err
 	}
-	h := &held.h
+	h := &r.h
 	if r.res.Stop = h.Decode(r.buf); r.res.Stop == nil {
 		r.res.Stop = r.follows(h)
 	}
 	if r.res.Stop != nil {
-		return false, nil
+		if errors.Is(r.res.Stop, ErrLostCheckpoint) {
+			return place, false, fmt.Errorf("%s: checkpoint %d, segment %d chunk %d: %w; restore the container from a mirror",
+				r.d.Name(), r.c.Meta.Seq, place.Segment, place.Chunk, r.res.Stop)
+		}
+		return place, false, nil
 	}
 	data := r.buf[format.ChunkSize : format.ChunkSize*int64(h.Chunks())]
 	if off+format.ChunkSize+int64(len(data)) > r.d.Size() {
-		r.res.Stop = fmt.Errorf("its data lie beyond the end")
-		return false, nil
+		r.res.Stop = fmt.Errorf("batch %d: its data lie beyond the end", h.Seq)
+		return place, false, nil
 	}
 	if err := r.d.ReadAt(data, off+format.ChunkSize); err != nil {
-		return false, err
+		return place, false, err
 	}
 	if r.res.Stop = VerifyData(h, data); r.res.Stop != nil { // R4
-		return false, nil
+		return place, false, nil
 	}
-	held.place = Place{r.at.Segment, r.at.Chunk}
 	r.at = format.LogPlace{Segment: r.at.Segment, Chunk: r.at.Chunk + h.Chunks(), Next: h.Next,
 		PrevCRC: format.HeaderCRC(r.buf), Seq: h.Seq + 1}
-	held.after = r.at
 	r.res.Bytes += int64(h.Chunks()) * format.ChunkSize
-	return true, nil
+	return place, true, nil
+}
+
+func (r *roller) off(p Place) int64 {
+	return int64(r.c.Geo.Phys(p.Segment, p.Chunk)) * format.ChunkSize
 }
 
 // follows checks R2, R3 and that the batch fits where it stands.
@@ -108,6 +116,8 @@ func (r *roller) follows(h *format.BatchHeader) error {
 		return fmt.Errorf("a batch of another container")
 	case h.Kind != format.BatchLog:
 		return fmt.Errorf("not a batch of the log")
+	case h.Incarnation > m.Incarnation && h.Seq == r.at.Seq && h.PrevCRC == r.at.PrevCRC:
+		return fmt.Errorf("batch %d is of incarnation %d, which is newer than %d: %w", h.Seq, h.Incarnation, m.Incarnation, ErrLostCheckpoint)
 	case h.Incarnation != m.Incarnation:
 		return fmt.Errorf("a batch of incarnation %d, not %d", h.Incarnation, m.Incarnation)
 	case h.Seq != r.at.Seq:
@@ -120,17 +130,34 @@ func (r *roller) follows(h *format.BatchHeader) error {
 	return nil
 }
 
-func (r *roller) commit() error {
-	for i := range r.pending {
-		p := &r.pending[i]
-		if err := r.apply(&p.h, p.place); err != nil {
+// commit applies what is pending, and the batch at last, whose header is in r.h.
+func (r *roller) commit(last Place) error {
+	var h format.BatchHeader
+	for _, p := range r.pending {
+		if err := r.d.ReadAt(r.buf[:format.ChunkSize], r.off(p)); err != nil {
 			return err
 		}
-		r.res.Batches++
-		r.res.Records += uint64(len(p.h.Entries))
-		r.res.Log = p.after
+		if err := h.Decode(r.buf); err != nil {
+			return fmt.Errorf("%s: segment %d chunk %d, read again: %w", r.d.Name(), p.Segment, p.Chunk, err)
+		}
+		if err := r.applied(&h, p); err != nil {
+			return err
+		}
 	}
 	r.pending = r.pending[:0]
+	if err := r.applied(&r.h, last); err != nil {
+		return err
+	}
+	r.res.Log = r.at
+	return nil
+}
+
+func (r *roller) applied(h *format.BatchHeader, p Place) error {
+	if err := r.apply(h, p); err != nil {
+		return err
+	}
+	r.res.Batches++
+	r.res.Records += uint64(len(h.Entries))
 	return nil
 }
 
