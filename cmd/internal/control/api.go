@@ -29,7 +29,7 @@ type Volume struct {
 	Path           string   `json:"path"`                // container
 	NBD            []string `json:"nbd"`                 // where the export is served, host:port or unix:/path
 	Peer           []string `json:"peer"`                // where sources are awaited
-	Sources        []Source `json:"sources"`             // who feeds this mirror now
+	Source         *Source  `json:"source,omitempty"`    // who feeds this mirror; only where sources are awaited
 	Direct         bool     `json:"direct"`              // the log is written past the page cache
 	ChecksumErrors uint64   `json:"checksum_errors"`     // reads that did not match, since the start
 	Recovery       string   `json:"recovery"`            // what opening the container found
@@ -67,8 +67,10 @@ type Mirror struct {
 	LastErrorTime string `json:"last_error_time,omitempty"` // RFC 3339
 }
 
-// Source is a source as its mirror sees it.
+// Source is a mirror's source as the mirror sees it.
 type Source struct {
-	Address       string `json:"address"`
-	ReceivedBytes int64  `json:"received_bytes"`
+	Connected     bool    `json:"connected"`
+	Address       string  `json:"address"`        // of the one that feeds the mirror, or did last; "" when none has
+	SilentSeconds float64 `json:"silent_seconds"` // since it was heard last; 0 when it never was
+	LastError     string  `json:"last_error"`     // why one was refused or lost last
 }

@@ -42,7 +42,7 @@ func TestStatus(t *testing.T) {
 		Name: "disk", Role: "primary", Size: 1 << 30, UsedBytes: 5, PhysicalBytes: 6, EndPtr: math.MaxUint64, DurablePtr: 8,
 		Lineage: []control.Lineage{{ID: "l", Start: 1}},
 		Mirrors: []control.Mirror{{ID: "b", URL: "cawrm://b:1/disk", State: control.StateSyncing, SyncPtr: 7, LagRecords: 1, LagSeconds: 0.25}},
-		NBD:     []string{"unix:/x"}, Peer: []string{}, Sources: []control.Source{},
+		NBD:     []string{"unix:/x"}, Peer: []string{}, Source: &control.Source{Address: "a:1"},
 	}}}
 	path := start(t, func() control.Status { return want })
 	c := control.NewClient(filepath.Join(t.TempDir(), "nobody"), path)

@@ -80,7 +80,7 @@ func (s Status) complete() Status {
 	s.Volumes = orEmpty(s.Volumes)
 	for i := range s.Volumes {
 		v := &s.Volumes[i]
-		v.Lineage, v.Mirrors, v.Sources = orEmpty(v.Lineage), orEmpty(v.Mirrors), orEmpty(v.Sources)
+		v.Lineage, v.Mirrors = orEmpty(v.Lineage), orEmpty(v.Mirrors)
 		v.NBD, v.Peer = orEmpty(v.NBD), orEmpty(v.Peer)
 	}
 	return s

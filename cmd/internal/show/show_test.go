@@ -34,7 +34,7 @@ func TestStatusGolden(t *testing.T) {
 	connecting := control.Mirror{ID: "oslo", State: control.StateConnecting}
 	mirror := control.Volume{
 		Name: "copy", Role: "mirror", Size: 10 << 30, EndPtr: 53210, DurablePtr: 53210,
-		Sources: []control.Source{{Address: "10.0.0.1:50312", ReceivedBytes: 1 << 28}},
+		Source: &control.Source{Connected: true, Address: "10.0.0.1:50312"},
 	}
 	for _, c := range []struct {
 		name   string
@@ -43,8 +43,13 @@ func TestStatusGolden(t *testing.T) {
 		{"none", control.Status{}},
 		{"primary", control.Status{Volumes: []control.Volume{disk}}},
 		{"mirrors", control.Status{Volumes: []control.Volume{with(disk, synced, syncing, down, connecting), mirror}}},
-		{"mirror-empty", control.Status{Volumes: []control.Volume{{Name: "copy", Role: "mirror"}}}},
-		{"mirror-alone", control.Status{Volumes: []control.Volume{{Name: "copy", Role: "mirror", Size: 4096}}}},
+		{"mirrors-waiting", control.Status{Volumes: []control.Volume{
+			{Name: "empty", Role: "mirror", Source: &control.Source{}},
+			{Name: "refused", Role: "mirror", Source: &control.Source{LastError: "another volume"}},
+			{Name: "waiting", Role: "mirror", Size: 4096, Source: &control.Source{}},
+			{Name: "left", Role: "mirror", Size: 4096, Source: &control.Source{Address: "10.0.0.1:50312", SilentSeconds: 84, LastError: "the link is stalled"}},
+			{Name: "alone", Role: "mirror", Size: 4096},
+		}}},
 		{"failed", control.Status{Volumes: []control.Volume{{
 			Name: "bad\x1b[2Jname\n", Role: "primary", Size: 1 << 20, ChecksumErrors: 3, Error: "/dev/sdx: fdatasync: input/output error",
 		}}}},

@@ -58,17 +58,30 @@ func volumeNote(v control.Volume) string {
 	if v.ChecksumErrors > 0 {
 		notes = append(notes, fmt.Sprintf("%d reads did not match their checksum", v.ChecksumErrors))
 	}
-	switch {
-	case v.Role != "mirror":
-	case len(v.Sources) == 0 && v.Size == 0:
-		notes = append(notes, "waits for its first source")
-	case len(v.Sources) == 0:
-		notes = append(notes, "no source is connected")
-	}
-	for _, s := range v.Sources {
-		notes = append(notes, fmt.Sprintf("fed by %s, %s received", s.Address, Bytes(s.ReceivedBytes)))
+	if v.Role == "mirror" {
+		notes = append(notes, sourceNote(v))
 	}
 	return clean(strings.Join(notes, "; "))
+}
+
+// sourceNote says who feeds a mirror, and if nobody does, since when and why.
+func sourceNote(v control.Volume) string {
+	src := v.Source
+	note := "waits for its source"
+	switch {
+	case src == nil:
+		return "not fed: serve has no --peer"
+	case src.Connected:
+		return "fed by " + src.Address
+	case src.Address != "":
+		note = fmt.Sprintf("source %s gone for %s", src.Address, Seconds(src.SilentSeconds))
+	case v.Size == 0:
+		note = "empty, waits for its first source"
+	}
+	if src.LastError != "" {
+		note += ": " + src.LastError
+	}
+	return note
 }
 
 func mirrorRow(v control.Volume, m control.Mirror) []string {
