@@ -64,7 +64,7 @@ func openFile(path string, readOnly, create bool) (*File, error) {
 	case device && !readOnly:
 		flags |= unix.O_EXCL // the kernel refuses a device that is mounted or part of something
 	case create && err == nil && st.Size() > 0:
-		return nil, fmt.Errorf("%s: file exists and is not empty; remove it or choose another path", path)
+		return nil, errNotEmpty(path)
 	case create && err != nil:
 		flags |= os.O_CREATE | os.O_EXCL
 	}
@@ -79,7 +79,15 @@ func openFile(path string, readOnly, create bool) (*File, error) {
 		f.Close()
 		return nil, err
 	}
+	if create && !device && f.Size() > 0 { // somebody made one between the look and the lock
+		f.Close()
+		return nil, errNotEmpty(path)
+	}
 	return f, nil
+}
+
+func errNotEmpty(path string) error {
+	return fmt.Errorf("%s: file exists and is not empty; remove it or choose another path", path)
 }
 
 func (f *File) prepareOpen(readOnly bool) error {

@@ -143,7 +143,7 @@ func (m *Memory) Reserve(off, n int64) error { return m.Grow(off + n) }
 func (m *Memory) Zero(off, n int64) error { return m.WriteCached(make([]byte, n), off) }
 
 // Punch writes zeroes, which a crash may undo.
-func (m *Memory) Punch(off, n int64) error { return m.Zero(off, min(n, m.Size()-off)) }
+func (m *Memory) Punch(off, n int64) error { return m.Zero(off, max(0, min(n, m.Size()-off))) }
 
 // Close does nothing: the content stays, for Crash and Copy.
 func (m *Memory) Close() error { return nil }
