@@ -9,6 +9,7 @@ import (
 
 	"cawrm/aodi"
 	"cawrm/aodi/disk"
+	recovery "cawrm/recover"
 )
 
 const chunk = 4096
@@ -70,4 +71,19 @@ func fill(b []byte, rng *rand.Rand) []byte {
 		}
 	}
 	return b
+}
+
+// check runs the offline checker, which shares no code with the volume's maps, over a disk that no volume has open.
+func check(t *testing.T, d disk.Disk) {
+	t.Helper()
+	r, err := recovery.Check(d, recovery.CheckOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range r.Violations {
+		t.Errorf("check: %v", v)
+	}
+	if !r.OK() {
+		t.FailNow()
+	}
 }

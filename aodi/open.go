@@ -12,6 +12,8 @@ import (
 	"cawrm/aodi/disk"
 	"cawrm/aodi/format"
 	recovery "cawrm/recover"
+
+	"github.com/ncw/directio"
 )
 
 // CreateOptions say what to create.
@@ -255,6 +257,12 @@ func (v *Volume) replay(h *format.BatchHeader, at recovery.Place) error {
 		}
 	}
 	v.logged += uint64(h.Data)
+	if old := v.shownSegment; old != at.Segment {
+		// The log went on in another segment: the summary of this one may have been lost while that was kept.
+		if err := v.resummarize(old); err != nil {
+			return err
+		}
+	}
 	return v.applyLocked(h, at.Segment, at.Chunk)
 }
 
@@ -266,21 +274,52 @@ func (v *Volume) coverLocked(seg uint32) {
 	}
 }
 
-// refillSlots reads a head segment's batch headers, up to chunk end, back into its summary.
-func (v *Volume) refillSlots(seg, end uint32, slots []format.Entry) error {
-	b := make([]byte, chunkSize)
-	var h format.BatchHeader
-	for at := uint32(0); at < end; at += h.Chunks() {
-		off := int64(v.geo.Phys(seg, at)) * chunkSize
-		if err := v.d.ReadAt(b, off); err != nil {
+// resummarize writes the summary of a segment that is full of batches again. The checkpoint that ends recovery makes it durable.
+func (v *Volume) resummarize(seg uint32) error {
+	slots := make([]format.Entry, v.geo.Slots())
+	end := uint32(0)
+	for recovery.Fits(v.geo, end) {
+		n, err := v.refillSlot(seg, end, slots)
+		if err != nil {
 			return err
 		}
-		if err := h.Decode(b); err != nil {
-			return fmt.Errorf("%s: batch header at byte %d: %w; run `cawrm check`", v.d.Name(), off, err)
+		end += n
+	}
+	s := format.Summary{Kind: format.BatchLog, Tag: v.tag, Segment: seg, Incarnation: v.incarnation, MaxPosition: v.shown(), Slots: slots}
+	buf := directio.AlignedBlock(int(v.geo.SummaryChunks) * chunkSize)
+	s.Encode(v.geo, buf)
+	return v.d.WriteAt(buf, int64(v.geo.Phys(seg, v.geo.Slots()))*chunkSize)
+}
+
+// refillSlots reads a head segment's batch headers, up to chunk end, back into its summary.
+func (v *Volume) refillSlots(seg, end uint32, slots []format.Entry) error {
+	for at := uint32(0); at < end; {
+		n, err := v.refillSlot(seg, at, slots)
+		if err != nil {
+			return err
 		}
-		fillSlots(slots, at, &h)
+		at += n
 	}
 	return nil
+}
+
+// refillSlot is refillSlots for one batch; it returns the batch's chunks.
+func (v *Volume) refillSlot(seg, at uint32, slots []format.Entry) (uint32, error) {
+	buf := chunkPool.Get().(*[]byte)
+	defer chunkPool.Put(buf)
+	off := int64(v.geo.Phys(seg, at)) * chunkSize
+	if err := v.d.ReadAt(*buf, off); err != nil {
+		return 0, err
+	}
+	var h format.BatchHeader
+	if err := h.Decode(*buf); err != nil {
+		return 0, fmt.Errorf("%s: batch header at byte %d: %w; run `cawrm check`", v.d.Name(), off, err)
+	}
+	if at+h.Chunks() > v.geo.Slots() {
+		return 0, fmt.Errorf("%s: batch at byte %d does not fit its segment; run `cawrm check`", v.d.Name(), off)
+	}
+	fillSlots(slots, at, &h)
+	return h.Chunks(), nil
 }
 
 func fillSlots(slots []format.Entry, at uint32, h *format.BatchHeader) {

@@ -149,6 +149,7 @@ func TestVolumeEqualsModel(t *testing.T) {
 				if err := v.Close(); err != nil {
 					t.Fatal(err)
 				}
+				check(t, d)
 			}
 		})
 	}
