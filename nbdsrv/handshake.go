@@ -130,6 +130,9 @@ func (c *conn) option(id uint32, data []byte, large bool) (next, error) {
 		return c.refuseOption(id, repErrTLSRequired, errNeedsTLS)
 	}
 	if large {
+		if id == optSetMetaContext {
+			c.meta = nil
+		}
 		c.reply(id, largeReply(id), "option data too large")
 		return more, nil
 	}
