@@ -1,0 +1,139 @@
+package cawrm
+
+import (
+	"fmt"
+	"time"
+
+	"cawrm/aodi"
+	"cawrm/cawrm/wire"
+)
+
+// welcome checks a HELLO, makes its connection the one that feeds the volume, and answers. The checks come
+// before the take-over, so that only a source that could go on ends the connection before it; where the mirror
+// stands is asked after it, when nothing moves it any more. The errors are refusals, or the link's.
+func (p *Peer) welcome(l *link, r *wire.Reader, h *wire.Hello) (*feed, error) {
+	p.mu.Lock()
+	t := p.targets[h.Name]
+	p.mu.Unlock()
+	if t == nil {
+		return nil, refusef(wire.CodeUnknownName, "peer %q serves no volume named %q", p.cfg.Name, h.Name)
+	}
+	f := newFeed(p, t, l, h)
+	err := t.check(h)
+	if err == nil {
+		err = t.take(f)
+	}
+	if err == nil {
+		if err = t.check(h); err == nil {
+			err = f.sayWelcome()
+		}
+		if err != nil {
+			t.release(f, err)
+		}
+	}
+	if err != nil {
+		t.note(err)
+		return nil, err
+	}
+	l.silence = peerSilence(p.cfg.ReadTimeout, h.KeepAlive)
+	l.renewReads()
+	return f, nil
+}
+
+// check holds a HELLO against the volume. An empty mirror takes any source.
+func (t *target) check(h *wire.Hello) error {
+	st := t.v.Status()
+	switch {
+	case st.Failed != nil:
+		return refusef(wire.CodeFailed, "mirror %q: %v", t.name, st.Failed)
+	case st.Role != aodi.RoleMirror:
+		return refusef(wire.CodeNotMirror, "%q is no mirror: the volume there is a %s (volume %v), the source is volume %v",
+			t.name, st.Role, st.Volume, h.Volume)
+	case !st.HasIdentity:
+		return nil
+	case st.Volume != h.Volume:
+		return refusef(wire.CodeOtherVolume, "%q mirrors volume %v, the source is volume %v", t.name, st.Volume, h.Volume)
+	case st.Size != h.Size:
+		return refusef(wire.CodeOtherSize, "%q has %d bytes, the source %d", t.name, st.Size, h.Size)
+	}
+	err := judge(Head{st.Lineage, st.EndPtr}, Head{h.Lineage, h.DurablePtr})
+	if r, ok := err.(*refusal); ok {
+		r.text = fmt.Sprintf("%q: %s", t.name, r.text)
+	}
+	return err
+}
+
+// take makes f the feed of the volume (I6). The same source's connection before it is dead, though nobody
+// has told this side: it is ended, with its last whole epochs committed. Another source's is left alone.
+func (t *target) take(f *feed) error {
+	patience := time.NewTimer(f.p.cfg.ReadTimeout)
+	defer patience.Stop()
+	for {
+		t.mu.Lock()
+		old := t.feed
+		switch {
+		case f.p.closed.Load(): // asked under t.mu: a feed that gets in before is stopped by Close
+			t.mu.Unlock()
+			return refusef(wire.CodeClosing, "peer %q is stopping", f.p.cfg.Name)
+		case old == nil:
+			t.feed, t.source, t.container = f, f.l.String(), f.hello.Container
+			t.mu.Unlock()
+			return nil
+		}
+		t.mu.Unlock()
+		if old.hello.Container != f.hello.Container {
+			return refusef(wire.CodeBusy, "%q is being fed by another source of this volume, container %v at %v",
+				t.name, old.hello.Container, old.l)
+		}
+		old.stop(fmt.Errorf("replaced by a new connection of the same source, %v", f.l))
+		select {
+		case <-old.done:
+		case <-patience.C:
+			return refusef(wire.CodeBusy, "%q: the connection before, from %v, is not done with its commit yet", t.name, old.l)
+		}
+	}
+}
+
+// release ends f's turn.
+func (t *target) release(f *feed, err error) {
+	t.mu.Lock()
+	if t.feed == f {
+		t.feed = nil
+		t.contact = time.Unix(0, f.contact.Load())
+	}
+	t.mu.Unlock()
+	t.note(err)
+	close(f.done)
+}
+
+func (t *target) note(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lastErr, t.lastErrAt = err.Error(), time.Now()
+}
+
+func (t *target) stopFeed(err error) {
+	t.mu.Lock()
+	f := t.feed
+	t.mu.Unlock()
+	if f != nil {
+		f.stop(err)
+	}
+}
+
+// sayWelcome tells the source where the mirror stands: what a mirror shows is durable.
+func (f *feed) sayWelcome() error {
+	st := f.t.v.Status()
+	w := wire.Welcome{SyncPtr: st.EndPtr, Name: f.p.cfg.Name}
+	if st.HasIdentity {
+		w.Volume, w.Lineage = st.Volume, st.Lineage
+	} else {
+		f.adopt = true
+	}
+	frame, err := wire.AppendWelcome(nil, &w)
+	if err != nil {
+		return refusef(wire.CodeFailed, "mirror %q: %v", f.t.name, err)
+	}
+	f.committed.Store(uint64(st.EndPtr))
+	return f.l.say(frame, f.p.cfg.ReadTimeout)
+}

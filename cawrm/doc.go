@@ -1,0 +1,53 @@
+// Package cawrm keeps mirrors of log-structured volumes: copy-after-write remote mirroring.
+//
+// A volume's log holds every write in order, so a mirror is only a pointer into it. One loop a mirror ships
+// what is durable beyond the pointer; initial sync, live replication and resume after a lost link are that same
+// loop, and the write path knows nothing of it.
+//
+//	position   0 ............................................................>
+//	source     [ log ................. sync_ptr ...... durable_ptr ... end_ptr )
+//	                                      |  in flight  |  never shipped  |
+//	peer       [ committed cut .......... )[ staged     )
+//
+//	source                                                peer
+//	  runSync     dials, says HELLO, backs off              runAccept, runConn   HELLO, checks, WELCOME
+//	  runRead     log -> epoch buffers                      runReceive   frames -> Stage
+//	  runSend     epoch buffers -> RECORDS, BEAT  ------->  runCommit    Commit: one fdatasync for all that is staged
+//	  runReceive  sync_ptr                <-------  ACK     runAnswer    ACK, BEAT
+//
+// # Invariants
+//
+//	I1  sync_ptr <= durable_ptr <= end_ptr at the source, and what is shipped is below durable_ptr
+//	I2  the mirror's position is the end of an epoch, and the mirror's content is the source's at that position
+//	I3  sync_ptr at the source <= the mirror's position: the peer acknowledges only what it has committed
+//	I4  sync_ptr never goes back within a session; between sessions the peer is the authority
+//	I5  bytes in flight < Window + one epoch
+//	I6  at most one source feeds a mirror at a time
+//
+// I1 is why a crash of the source can never leave the mirror ahead of it. I2 needs no bookkeeping: an epoch is
+// staged invisibly and shown as a whole after it is durable, so either side may die at any instruction.
+//
+// # Who may call what
+//
+// Methods of Mirror and Peer may be called from any goroutine. Close them before their volumes. Each Mirror owns
+// runSync; each of its sessions owns runRead and runSend, and runs runReceive itself; all end with Close. Each Peer
+// owns one runAccept a listener and one runConn a connection; a connection that feeds a volume (a feed) owns
+// runCommit and runAnswer, and runs runReceive itself.
+//
+// Locks: Peer.mu and target.mu before link.mu; Mirror.mu before nothing. None is held across the network, a
+// commit, or a call of the volume.
+//
+// # One source at a time
+//
+// A valid HELLO from the container that already feeds the volume means that the old connection is dead and only
+// this side has not noticed: the old one is closed, its whole epochs are committed, what was staged beyond is
+// forgotten, and then the new one is welcomed. Another container is refused as long as the first one is heard.
+//
+// # Units
+//
+// Status.RateBps is bits per second, as "bps" is in networking: 8 times the data bytes that the mirror acknowledged
+// in the last five seconds, a second. All sizes are bytes. Lag is measured against end_ptr.
+//
+// Absences: no jump epochs, promotion, chains of different lineage, compression, encryption or plain NBD targets
+// yet. wire has capability bits for the first comers, Compare has the rule for promotion.
+package cawrm

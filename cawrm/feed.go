@@ -1,0 +1,198 @@
+package cawrm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cawrm/aodi"
+	"cawrm/aodi/format"
+	"cawrm/cawrm/wire"
+)
+
+const minBeat = 10 * time.Millisecond // whatever a source asks for
+
+// feed is a connection that feeds a volume.
+//
+//	source --RECORDS--> runReceive --Stage--> volume <--Commit-- runCommit
+//	                        '----staged----------------------------^ |
+//	source <--ACK, BEAT-- runAnswer <--------committed---------------'
+//
+// Commits make one fdatasync for all whole epochs that were staged while the one before was running.
+type feed struct {
+	p     *Peer
+	t     *target
+	l     *link
+	hello *wire.Hello
+
+	adopt     bool          // the volume takes its identity from this source's first frame; runReceive
+	staged    chan struct{} // an epoch was staged as a whole; closed when there will be no more
+	answer    chan struct{} // committed has moved
+	quit      chan struct{}
+	done      chan struct{} // the volume has nothing staged and is free for another feed
+	committed atomic.Uint64
+	contact   atomic.Int64 // unix ns
+
+	mu  sync.Mutex
+	err error // the first, of all goroutines and of stop
+}
+
+func newFeed(p *Peer, t *target, l *link, h *wire.Hello) *feed {
+	f := &feed{p: p, t: t, l: l, hello: h, staged: make(chan struct{}, 1), answer: make(chan struct{}, 1),
+		quit: make(chan struct{}), done: make(chan struct{})}
+	f.contact.Store(time.Now().UnixNano())
+	return f
+}
+
+func (f *feed) position() aodi.Position { return aodi.Position(f.committed.Load()) }
+
+// stop ends the feed with a reason. Any goroutine; the first reason counts.
+func (f *feed) stop(err error) {
+	f.mu.Lock()
+	if f.err == nil {
+		f.err = err
+	}
+	f.mu.Unlock()
+	f.l.endReads(0)
+}
+
+// run feeds the volume until the link or the volume fails, or stop. Then the volume stands at the last whole epoch that
+// arrived, and is free. The error says why it ended.
+func (f *feed) run(r *wire.Reader) error {
+	var commit, answer sync.WaitGroup
+	commit.Go(f.runCommit)
+	answer.Go(f.runAnswer)
+	f.stop(f.runReceive(r)) // no news when it was stopped
+	close(f.staged)
+	commit.Wait()
+	// Nobody stages or commits any more. What is left is the beginning of an epoch that will be sent again, from
+	// its first record on.
+	if err := f.t.v.Unstage(); err != nil {
+		f.stop(f.failed(err))
+	}
+	close(f.quit)
+	f.mu.Lock()
+	err := f.err
+	f.mu.Unlock()
+	f.t.release(f, err)
+	_ = f.l.SetWriteDeadline(time.Now().Add(drainTime)) // an answer on a dead link must not hold up the end
+	answer.Wait()
+	return err
+}
+
+func (f *feed) failed(err error) error {
+	return refusef(wire.CodeFailed, "mirror %q: %v", f.t.name, err)
+}
+
+// runReceive stages what arrives.
+func (f *feed) runReceive(r *wire.Reader) error {
+	var rec wire.Records
+	for {
+		t, err := r.Next(wire.Of(wire.TypeRecords, wire.TypeBeat, wire.TypeRefuse))
+		if err != nil {
+			return f.lost(err)
+		}
+		f.contact.Store(time.Now().UnixNano())
+		if t == wire.TypeRefuse {
+			return told(r)
+		}
+		// Any other first frame means that the source has taken the welcome: only now is an empty mirror bound to it.
+		if err := f.adoptOnce(); err != nil {
+			return f.failed(err)
+		}
+		if t != wire.TypeRecords {
+			continue
+		}
+		if err := r.Records(&rec); err != nil {
+			return f.lost(err)
+		}
+		if err := f.stage(&rec); err != nil {
+			return err
+		}
+	}
+}
+
+// lost makes a reason of what the reader says; a frame without sense is told to the source.
+func (f *feed) lost(err error) error {
+	switch {
+	case err == io.EOF:
+		return fmt.Errorf("the source hung up")
+	case errors.Is(err, wire.ErrMagic), errors.Is(err, wire.ErrChecksum), errors.Is(err, wire.ErrInvalid),
+		errors.Is(err, wire.ErrUnexpected):
+		return refusef(wire.CodeGarbage, "mirror %q: %v", f.t.name, err)
+	}
+	return fmt.Errorf("link lost: %w", err)
+}
+
+func (f *feed) adoptOnce() error {
+	if !f.adopt {
+		return nil
+	}
+	f.adopt = false
+	return f.t.v.Adopt(f.hello.Volume, f.hello.Size, f.hello.Lineage)
+}
+
+func (f *feed) stage(rec *wire.Records) error {
+	chunks := uint64(f.hello.Size) / format.ChunkSize
+	for i := range rec.Entries {
+		if e := &rec.Entries[i]; e.LBA+uint64(e.Count) > chunks {
+			return refusef(wire.CodeGarbage, "mirror %q: record %d is beyond the end of the volume: chunks [%d, %d) of %d",
+				f.t.name, e.Birth, e.LBA, e.LBA+uint64(e.Count), chunks)
+		}
+	}
+	// What the source says of its durable_ptr is not needed here: it ships nothing beyond it (I1).
+	b := aodi.LogBatch{First: rec.First, End: rec.End, Time: rec.Time, Entries: rec.Entries, Data: rec.Data}
+	if err := f.t.v.Stage(&b, rec.Commit); err != nil {
+		return f.failed(err)
+	}
+	if rec.Commit {
+		select {
+		case f.staged <- struct{}{}:
+		default: // the commit that was asked for has not begun: it will take this epoch too
+		}
+	}
+	return nil
+}
+
+// runCommit commits what is staged, and once more after the last frame: whole epochs need not be sent again.
+func (f *feed) runCommit() {
+	for range f.staged {
+		p, err := f.t.v.Commit()
+		if err != nil {
+			f.stop(f.failed(err))
+			continue // until runReceive has seen it
+		}
+		f.committed.Store(uint64(p))
+		select {
+		case f.answer <- struct{}{}:
+		default: // the answer that was asked for has not been sent: it will say this position
+		}
+	}
+}
+
+// runAnswer says what is committed, and that this side is alive while nothing is. It is apart from the commits,
+// so that a disk that takes long is not taken for a dead link.
+func (f *feed) runAnswer() {
+	interval := max(f.hello.KeepAlive, minBeat)
+	beat := time.NewTimer(interval)
+	defer beat.Stop()
+	var frame []byte
+	for {
+		select {
+		case <-f.answer:
+			frame = wire.AppendAck(frame[:0], f.position())
+		case <-beat.C:
+			frame = wire.AppendBeat(frame[:0])
+		case <-f.quit:
+			return
+		}
+		if err := f.l.say(frame, f.p.cfg.ReadTimeout); err != nil {
+			f.stop(f.lost(err))
+			return
+		}
+		beat.Reset(interval)
+	}
+}

@@ -1,0 +1,102 @@
+package cawrm
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"cawrm/aodi"
+	"cawrm/cawrm/wire"
+)
+
+// handshake says HELLO, hears where the mirror stands, checks that it can be this volume's, and returns the
+// position to go on from. What is wrong is told to the peer too.
+func (m *Mirror) handshake(l *link, r *wire.Reader) (aodi.Position, error) {
+	info := m.v.Info()
+	if !info.HasIdentity {
+		return 0, fmt.Errorf("%w: an empty mirror itself, no source has reached it yet", errLocal)
+	}
+	_, durable := m.v.Pointers()
+	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Volume: info.Volume,
+		Container: info.Container, Size: info.Size, DurablePtr: durable, Name: m.target.Name, Lineage: info.Lineage})
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errLocal, err)
+	}
+	if err := l.say(hello, m.cfg.ReadTimeout); err != nil {
+		return 0, err
+	}
+	from, err := m.welcome(r, info)
+	var refused *refusal
+	switch {
+	case errors.As(err, &refused) && !errors.Is(err, errTold):
+		l.refuse(wire.AppendRefuse(nil, refused.code, refused.text))
+		return 0, err
+	case err != nil:
+		return 0, fmt.Errorf("%s: %w", m.target.Addr, err)
+	}
+	return from, l.say(wire.AppendBeat(nil), m.cfg.ReadTimeout)
+}
+
+// errTold marks a refusal that came from the other side.
+var errTold = errors.New("refused")
+
+// told is the refusal that the reader has at hand, as an error of this side.
+func told(r *wire.Reader) error {
+	code, text := r.Refuse()
+	return fmt.Errorf("%w by the other side (%v): %w", errTold, code, &refusal{code, text})
+}
+
+// welcome hears the answer and holds it against this volume.
+func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (aodi.Position, error) {
+	t, err := r.Next(wire.Of(wire.TypeWelcome, wire.TypeRefuse))
+	if err != nil {
+		return 0, fmt.Errorf("no welcome: %w", err)
+	}
+	if t == wire.TypeRefuse {
+		return 0, told(r)
+	}
+	w, err := r.Welcome()
+	switch {
+	case errors.Is(err, wire.ErrVersion):
+		return 0, &refusal{wire.CodeVersion, err.Error()}
+	case err != nil:
+		return 0, &refusal{wire.CodeGarbage, err.Error()}
+	case w.Capabilities != 0:
+		return 0, refusef(wire.CodeLied, "peer %q takes capabilities %#x that were not offered", w.Name, w.Capabilities)
+	case w.Volume.IsZero():
+		return info.Lineage[0].Start, nil
+	case w.Volume != info.Volume:
+		return 0, refusef(wire.CodeOtherVolume, "peer %q mirrors volume %v, the source is volume %v", w.Name, w.Volume, info.Volume)
+	}
+	_, durable := m.v.Pointers()
+	if err := judge(Head{w.Lineage, w.SyncPtr}, Head{info.Lineage, durable}); err != nil {
+		return 0, err
+	}
+	return w.SyncPtr, nil
+}
+
+// judge refuses a mirror that cannot go on where it stands. Either side asks it: the peer with the
+// durable_ptr of the HELLO, the source with what the peer claims.
+func judge(mirror, source Head) error {
+	relation, fork := Compare(mirror, source)
+	switch relation {
+	case Ahead:
+		// I1 rules this out between a mirror and the source that fed it, whatever crashed.
+		return refusef(wire.CodeAhead, "the mirror is ahead: it stands at %v, the source has durable_ptr %d; "+
+			"the source is an older copy of the volume", mirror, source.Position)
+	case Diverged:
+		return refusef(wire.CodeDiverged, "the histories diverged at position %d: the mirror stands at %v, the source at %v",
+			fork, mirror, source)
+	case Unrelated:
+		return refusef(wire.CodeDiverged, "the histories have no lineage in common: the mirror stands at %v, the source at %v",
+			mirror, source)
+	}
+	if len(mirror.Lineage) != len(source.Lineage) {
+		return refusef(wire.CodeDiverged, "the source was promoted at position %d, which this version cannot follow: "+
+			"the mirror stands at %v, the source at %v", fork, mirror, source)
+	}
+	return nil
+}
+
+// peerSilence is how long a peer waits for a source that beats at that interval.
+func peerSilence(timeout, interval time.Duration) time.Duration { return max(timeout, 3*interval) }

@@ -1,0 +1,296 @@
+package cawrm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sys/unix"
+
+	"cawrm/aodi"
+	"cawrm/cawrm/wire"
+)
+
+// Defaults of MirrorConfig.
+const (
+	DefaultWindow      = 64 << 20
+	DefaultKeepAlive   = 2 * time.Second
+	DefaultReadTimeout = 10 * time.Second
+)
+
+const (
+	dialTimeout = 5 * time.Second // the kernel asks at 0, 1 and 3 s: a healed link is found within about 2 s
+
+	retryFirst   = 50 * time.Millisecond
+	retryMax     = 2 * time.Second
+	retryRefused = 10 * time.Second // a person must act first
+
+	rememberEvery = time.Second
+)
+
+// DialFunc connects to a peer; net.Dialer's DialContext with the network left out.
+type DialFunc func(ctx context.Context, addr string) (net.Conn, error)
+
+// MirrorConfig says where a mirror is and how to talk to it. Zero values are replaced by the defaults.
+type MirrorConfig struct {
+	ID  string // how people call this mirror; unique among the volume's mirrors
+	URL string // cawrm://host:port/NAME
+
+	Window      int64         // bytes that may be in flight, not acknowledged
+	KeepAlive   time.Duration // a side that has sent nothing for so long sends a beat
+	ReadTimeout time.Duration // a link on which nothing was heard for so long is dead
+	Congestion  string        // TCP congestion control by name ("bbr"); "": the system's
+	Dial        DialFunc      // nil: TCP, without delay, with the kernel's autotuned buffers
+	Logger      *slog.Logger  // nil: discard
+}
+
+// Mirror is one mirror of a volume, seen from its source: the sync loop and its pointer.
+type Mirror struct {
+	v      *aodi.Volume
+	cfg    MirrorConfig
+	target Target
+	log    *slog.Logger
+
+	sent atomic.Int64
+
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu         sync.Mutex
+	connected  bool
+	contacted  bool // the peer has said where it stands, in this life
+	reason     string
+	lastErr    string
+	lastErrAt  time.Time
+	syncPtr    aodi.Position
+	mark       aodi.Mark // of syncPtr; see markLocked
+	markKnown  bool
+	flight     []inFlight // sent, not acknowledged: epochs in order
+	bytes      int64      // in flight
+	rate       meter
+	remembered time.Time
+}
+
+// inFlight is an epoch on its way.
+type inFlight struct {
+	end   aodi.Position
+	mark  aodi.Mark // of its first record
+	bytes int64     // of data
+	frame int64     // of the frame, for the window
+}
+
+// Start starts mirroring v. It returns at once; whether the peer can be reached is told by Status. Errors: an id that
+// is missing, a URL that cannot be used.
+func Start(v *aodi.Volume, cfg MirrorConfig) (*Mirror, error) {
+	target, err := ParseURL(cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.ID == "" {
+		return nil, fmt.Errorf("mirror %q: it has no id", cfg.URL)
+	}
+	cfg.setDefaults()
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &Mirror{v: v, cfg: cfg, target: target, cancel: cancel, done: make(chan struct{}),
+		log: cfg.Logger.With("mirror", cfg.ID, "url", target.String())}
+	m.syncPtr = m.hint()
+	go m.runSync(ctx)
+	return m, nil
+}
+
+func (c *MirrorConfig) setDefaults() {
+	if c.Window <= 0 {
+		c.Window = DefaultWindow
+	}
+	if c.KeepAlive < time.Millisecond {
+		c.KeepAlive = DefaultKeepAlive
+	}
+	c.KeepAlive = min(c.KeepAlive, wire.MaxKeepAlive)
+	if c.ReadTimeout <= 0 {
+		c.ReadTimeout = DefaultReadTimeout
+	}
+	if c.Dial == nil {
+		c.Dial = dialTCP(c.Congestion)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// dialTCP is the network. Go sets TCP_NODELAY; SO_SNDBUF is left alone, since setting it ends the kernel's autotuning.
+func dialTCP(congestion string) DialFunc {
+	d := net.Dialer{Timeout: dialTimeout}
+	if congestion != "" {
+		d.ControlContext = controlCongestion(congestion)
+	}
+	return func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+}
+
+// hint is where the mirror was when this volume last heard of it. It serves the status until the peer is asked.
+func (m *Mirror) hint() aodi.Position {
+	_, durable := m.v.Pointers()
+	for _, r := range m.v.Mirrors() {
+		if r.ID == m.cfg.ID && r.SyncPtr <= durable {
+			return max(r.SyncPtr, start(m.v))
+		}
+	}
+	return start(m.v)
+}
+
+// start is the position of the volume's first record.
+func start(v *aodi.Volume) aodi.Position {
+	if l := v.Info().Lineage; len(l) > 0 {
+		return l[0].Start
+	}
+	return 0
+}
+
+// Close ends the loop and waits for it. The mirror is left as it is; a later Start goes on there.
+func (m *Mirror) Close() {
+	m.cancel()
+	<-m.done
+}
+
+// runSync is the loop: connect, ship until the link ends, wait, again.
+func (m *Mirror) runSync(ctx context.Context) {
+	defer close(m.done)
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval, b.Multiplier = retryFirst, retryMax, 2
+	for ctx.Err() == nil {
+		progress, err := m.session(ctx)
+		if ctx.Err() != nil {
+			err = errClosed
+		}
+		m.down(err)
+		if progress {
+			b.Reset()
+		}
+		wait := b.NextBackOff()
+		if slow(err) {
+			wait = retryRefused
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// refusal is a reason that was told to the other side, or by it.
+type refusal struct {
+	code wire.Code
+	text string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+func refusef(code wire.Code, format string, args ...any) *refusal {
+	return &refusal{code, fmt.Sprintf(format, args...)}
+}
+
+// errClosed is the reason after Close.
+var errClosed = errors.New("closed")
+
+// errLocal marks what is wrong on this side and needs no prompt retry.
+var errLocal = errors.New("source volume")
+
+// slow tells that trying again soon is of no use.
+func slow(err error) bool {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.code != wire.CodeBusy && r.code != wire.CodeClosing
+	}
+	return errors.Is(err, errLocal) || errors.Is(err, wire.ErrMagic) || errors.Is(err, wire.ErrVersion)
+}
+
+// session makes one connection and ships over it until it ends. progress tells that the mirror got on by it.
+func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
+	l, err := m.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer l.Close()
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	r := wire.NewReader(l)
+	from, err := m.handshake(l, r)
+	if err != nil {
+		return false, err
+	}
+	log, err := m.v.ReadLog(from)
+	if err != nil {
+		return false, fmt.Errorf("%w: read the log at %d: %w", errLocal, from, err)
+	}
+	if err := m.up(from); err != nil {
+		log.Close()
+		return false, err
+	}
+	return m.ship(ctx, l, r, log)
+}
+
+func (m *Mirror) connect(ctx context.Context) (*link, error) {
+	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c, err := m.cfg.Dial(dctx, m.target.Addr)
+	if err != nil {
+		return nil, err
+	}
+	return newLink(c, m.cfg.ReadTimeout, &m.sent), nil
+}
+
+// up notes that the mirror is connected and stands at p: what was in flight on the link before does not count.
+func (m *Mirror) up(p aodi.Position) error {
+	mark, err := m.v.MarkAt(p)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLocal, err)
+	}
+	m.mu.Lock()
+	m.connected, m.contacted, m.reason = true, true, ""
+	m.syncPtr, m.mark, m.markKnown = p, mark, true
+	m.flight, m.bytes, m.rate = m.flight[:0], 0, meter{}
+	m.mu.Unlock()
+	m.log.Info("connected", "sync_ptr", p)
+	m.remember()
+	return nil
+}
+
+// down notes why there is no link, and says so when it is news.
+func (m *Mirror) down(err error) {
+	text := err.Error()
+	m.mu.Lock()
+	was := m.reason
+	news := m.connected || was != text
+	m.connected, m.reason, m.lastErr, m.lastErrAt = false, text, text, time.Now()
+	m.flight, m.bytes = m.flight[:0], 0
+	contacted, p := m.contacted, m.syncPtr
+	m.mu.Unlock()
+	if contacted {
+		m.remember()
+	}
+	switch {
+	case err == errClosed:
+		m.log.Info("closed", "sync_ptr", p)
+	case news:
+		m.log.Warn("down", "reason", text, "sync_ptr", p)
+	}
+}
+
+func controlCongestion(name string) func(context.Context, string, string, syscall.RawConn) error {
+	return func(_ context.Context, _, _ string, c syscall.RawConn) error {
+		var err error
+		ctrl := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
+		})
+		if err != nil {
+			err = fmt.Errorf("congestion control %q: %w (see /proc/sys/net/ipv4/tcp_available_congestion_control)", name, err)
+		}
+		return errors.Join(ctrl, err)
+	}
+}

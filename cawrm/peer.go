@@ -1,0 +1,263 @@
+package cawrm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"cawrm/aodi"
+	"cawrm/aodi/format"
+	"cawrm/cawrm/wire"
+)
+
+const (
+	helloTimeout = 10 * time.Second
+	maxStrangers = 64 // connections that have not said a HELLO yet
+)
+
+// PeerConfig is what a peer needs to know. Zero values are replaced by defaults.
+type PeerConfig struct {
+	Name        string        // its own, for the other side's messages; "": the host's
+	ReadTimeout time.Duration // a source that was not heard for so long is gone; at least three of its keep-alive intervals
+	Logger      *slog.Logger  // nil: discard
+}
+
+// Peer is the mirror side: it listens for sources and applies what they ship to the volumes that it was given.
+type Peer struct {
+	cfg PeerConfig
+	log *slog.Logger
+
+	strangers atomic.Int32
+	garbage   rate.Sometimes
+	wg        sync.WaitGroup
+
+	closed    atomic.Bool
+	mu        sync.Mutex
+	targets   map[string]*target
+	listeners map[net.Listener]struct{}
+	links     map[*link]struct{}
+}
+
+// target is a volume that sources may feed.
+type target struct {
+	name string
+	v    *aodi.Volume
+
+	mu        sync.Mutex
+	feed      *feed // the source that feeds it now; I6
+	source    string
+	container format.UUID
+	contact   time.Time // of the last feed, once it is over
+	lastErr   string
+	lastErrAt time.Time
+}
+
+// NewPeer makes a peer without volumes.
+func NewPeer(cfg PeerConfig) *Peer {
+	if cfg.Name == "" {
+		cfg.Name, _ = os.Hostname() // no name is no harm: it is for messages
+	}
+	cfg.Name = cfg.Name[:min(len(cfg.Name), wire.MaxName)]
+	if cfg.ReadTimeout <= 0 {
+		cfg.ReadTimeout = DefaultReadTimeout
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Peer{cfg: cfg, log: cfg.Logger, garbage: rate.Sometimes{First: 10, Interval: time.Second},
+		targets: map[string]*target{}, listeners: map[net.Listener]struct{}{}, links: map[*link]struct{}{}}
+}
+
+// AddVolume lets sources feed v under that NAME. A primary may be added too: it is known, and refused with that reason.
+// Errors: a name that is taken.
+func (p *Peer) AddVolume(name string, v *aodi.Volume) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.targets[name] != nil {
+		return fmt.Errorf("peer: a volume named %q is there already", name)
+	}
+	p.targets[name] = &target{name: name, v: v}
+	return nil
+}
+
+// Serve accepts sources until the listener fails or Close, which makes it return nil. Any number of listeners may be
+// served at once.
+func (p *Peer) Serve(ln net.Listener) error {
+	p.mu.Lock()
+	if p.closed.Load() {
+		p.mu.Unlock()
+		return ln.Close()
+	}
+	p.listeners[ln] = struct{}{}
+	p.wg.Add(1)
+	p.mu.Unlock()
+	defer p.wg.Done()
+	err := p.runAccept(ln)
+	p.mu.Lock()
+	delete(p.listeners, ln)
+	p.mu.Unlock()
+	if p.closed.Load() {
+		return nil
+	}
+	return err
+}
+
+// runAccept accepts. Running out of descriptors is no reason to stop: it waits and goes on.
+func (p *Peer) runAccept(ln net.Listener) error {
+	for {
+		c, err := ln.Accept()
+		var ne net.Error
+		switch {
+		case err == nil:
+			p.admit(c)
+		case errors.Is(err, net.ErrClosed) || !errors.As(err, &ne):
+			return err
+		default:
+			p.log.Warn("peer: accept", "error", err)
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+}
+
+func (p *Peer) admit(c net.Conn) {
+	if p.strangers.Add(1) > maxStrangers {
+		p.strangers.Add(-1)
+		p.garbage.Do(func() { p.log.Warn("peer: too many connections without a HELLO, closing", "from", c.RemoteAddr()) })
+		c.Close()
+		return
+	}
+	l := newLink(c, p.cfg.ReadTimeout, new(atomic.Int64))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Load() {
+		p.strangers.Add(-1)
+		c.Close()
+		return
+	}
+	p.links[l] = struct{}{}
+	p.wg.Go(func() {
+		p.runConn(l)
+		p.mu.Lock()
+		delete(p.links, l)
+		p.mu.Unlock()
+	})
+}
+
+// runConn serves one connection: a stranger until its HELLO has passed all checks, then a feed.
+func (p *Peer) runConn(l *link) {
+	defer l.Close()
+	l.endReads(helloTimeout) // a stranger's time does not grow by single bytes
+	r := wire.NewReader(l)
+	h, err := hello(r)
+	p.strangers.Add(-1)
+	if err != nil {
+		p.stranger(l, err)
+		return
+	}
+	log := p.log.With("from", l.String(), "name", h.Name)
+	f, err := p.welcome(l, r, &h)
+	if err == nil {
+		log.Info("source connected", "container", h.Container, "position", f.position())
+		err = f.run(r)
+		log.Warn("source gone", "reason", err, "position", f.position())
+	} else {
+		log.Warn("source refused", "reason", err)
+	}
+	var ours *refusal
+	if errors.As(err, &ours) && !errors.Is(err, errTold) {
+		l.refuse(wire.AppendRefuse(nil, ours.code, ours.text))
+	}
+}
+
+func hello(r *wire.Reader) (wire.Hello, error) {
+	if _, err := r.Next(wire.Of(wire.TypeHello)); err != nil {
+		return wire.Hello{}, err
+	}
+	return r.Hello()
+}
+
+// stranger ends a connection that said no HELLO which this side understands. Port scans are not news.
+func (p *Peer) stranger(l *link, err error) {
+	code := wire.CodeGarbage
+	switch {
+	case err == io.EOF || p.closed.Load():
+		return
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("no HELLO within %v", helloTimeout)
+	case errors.Is(err, wire.ErrVersion):
+		code = wire.CodeVersion
+	}
+	p.garbage.Do(func() { p.log.Warn("peer: connection refused", "from", l.String(), "reason", err) })
+	l.refuse(wire.AppendRefuse(nil, code, fmt.Sprintf("peer %q: %v", p.cfg.Name, err)))
+}
+
+// Close refuses new sources, ends those that are there after their whole epochs are committed, and waits for all of it.
+func (p *Peer) Close() {
+	p.mu.Lock()
+	p.closed.Store(true)
+	for ln := range p.listeners {
+		ln.Close()
+	}
+	for l := range p.links {
+		l.endReads(0)
+	}
+	targets := p.sortedLocked()
+	p.mu.Unlock()
+	for _, t := range targets {
+		t.stopFeed(refusef(wire.CodeClosing, "peer %q is stopping", p.cfg.Name))
+	}
+	p.wg.Wait()
+}
+
+func (p *Peer) sortedLocked() []*target {
+	var all []*target
+	for _, t := range p.targets {
+		all = append(all, t)
+	}
+	slices.SortFunc(all, func(a, b *target) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+// FeedStatus is what a peer knows of one of its volumes' sources.
+type FeedStatus struct {
+	Name        string
+	Connected   bool
+	Source      string      // address of the source that feeds the volume, or did last; empty: none yet
+	Container   format.UUID // of that source
+	LastContact time.Time   // when it was heard last
+	LastError   string      // why it was refused or lost last
+	LastErrorAt time.Time
+}
+
+// Status tells, for each volume in the order of the names, who feeds it.
+func (p *Peer) Status() []FeedStatus {
+	p.mu.Lock()
+	targets := p.sortedLocked()
+	p.mu.Unlock()
+	var all []FeedStatus
+	for _, t := range targets {
+		all = append(all, t.status())
+	}
+	return all
+}
+
+func (t *target) status() FeedStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	st := FeedStatus{Name: t.name, Connected: t.feed != nil, Source: t.source, Container: t.container,
+		LastContact: t.contact, LastError: t.lastErr, LastErrorAt: t.lastErrAt}
+	if t.feed != nil {
+		st.LastContact = time.Unix(0, t.feed.contact.Load())
+	}
+	return st
+}

@@ -1,0 +1,227 @@
+package cawrm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"cawrm/aodi"
+	"cawrm/cawrm/wire"
+)
+
+const (
+	epochBytes = 1 << 20 // data in an epoch, about: large reads of the log, few frames
+	epochAhead = 3       // epochs between the log and the wire: one read, one queued, one sent
+)
+
+// epoch is a buffer: records as the log gives them, and their frame.
+type epoch struct {
+	batch aodi.LogBatch
+	head  []byte
+}
+
+// shipment is what a session does after the handshake.
+//
+//	runRead --out--> runSend --RECORDS, BEAT--> peer
+//	   ^--free--------'  ^--acked-- runReceive <--ACK, BEAT
+type shipment struct {
+	m     *Mirror
+	l     *link
+	log   *aodi.LogReader
+	free  chan *epoch
+	out   chan *epoch
+	acked chan struct{} // an acknowledgement has made room in the window
+
+	mu    sync.Mutex
+	err   error // of runRead or runSend, the first
+	wrote error // why a write failed: nothing more can be sent
+}
+
+// ship ships until the link ends or this side can go on no more.
+func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.LogReader) (progress bool, err error) {
+	defer log.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &shipment{m: m, l: l, log: log, free: make(chan *epoch, epochAhead), out: make(chan *epoch),
+		acked: make(chan struct{}, 1)}
+	for range epochAhead {
+		s.free <- &epoch{}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { s.runRead(ctx) })
+	wg.Go(func() { s.runSend(ctx) })
+	progress, err = s.runReceive(r)
+	cancel()
+	err = s.cause(err)
+	if frame := farewell(err); frame != nil {
+		_ = l.SetWriteDeadline(time.Now().Add(drainTime)) // runSend may finish its frame; then there is room for a word
+		wg.Wait()
+		if s.wrote == nil {
+			l.refuse(frame)
+		}
+	}
+	l.Close()
+	wg.Wait()
+	return progress, err
+}
+
+// farewell is what the peer should know of an end that this side decided; nil when there is nothing to say.
+func farewell(err error) []byte {
+	var r *refusal
+	switch {
+	case errors.Is(err, errTold):
+		return nil
+	case errors.As(err, &r):
+		return wire.AppendRefuse(nil, r.code, r.text)
+	case errors.Is(err, errLocal):
+		return wire.AppendRefuse(nil, wire.CodeFailed, err.Error())
+	}
+	return nil
+}
+
+// fail notes the first error of runRead or runSend and lets runReceive end: at once, or after a broken write when
+// it has had time to hear why the peer hung up.
+func (s *shipment) fail(err error, grace time.Duration) {
+	s.mu.Lock()
+	if s.err == nil {
+		s.err = err
+	}
+	s.mu.Unlock()
+	s.l.endReads(grace)
+}
+
+// cause chooses among the errors of a session the one that explains it: what the peer said, then what
+// this side ran into first.
+func (s *shipment) cause(received error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(received, errTold) || s.err == nil {
+		return received
+	}
+	return s.err
+}
+
+// runRead reads the log ahead of the wire. It never reads at or beyond durable_ptr (I1): the source may still
+// lose that in a crash, and a mirror that held it would have diverged.
+func (s *shipment) runRead(ctx context.Context) {
+	for {
+		var ep *epoch
+		select {
+		case ep = <-s.free:
+		case <-ctx.Done():
+			return
+		}
+		if err := s.readEpoch(ctx, ep); err != nil {
+			if ctx.Err() == nil {
+				s.fail(fmt.Errorf("%w: %w", errLocal, err), 0)
+			}
+			return
+		}
+		select {
+		case s.out <- ep:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// readEpoch waits for durable records and reads some into ep. Any position is a cut of the source, so the
+// epoch may end wherever the read did.
+func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
+	for {
+		at := s.log.Position()
+		_, durable := s.m.v.Pointers()
+		if at >= durable {
+			if err := s.m.v.WaitDurable(ctx, at); err != nil {
+				return err
+			}
+			continue
+		}
+		err := s.log.Next(durable, epochBytes, &ep.batch)
+		if err == io.EOF {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read the log at %d: %w", at, err)
+		}
+		b := &ep.batch
+		if b.First < at || b.End <= b.First || b.End > durable { // I1
+			return fmt.Errorf("the log gave records [%d, %d) from %d on with durable_ptr %d", b.First, b.End, at, durable)
+		}
+		ep.head, err = wire.AppendRecords(ep.head[:0], &wire.Records{First: b.First, End: b.End, Time: b.Time,
+			Commit: true, Entries: b.Entries, Data: b.Data})
+		return err
+	}
+}
+
+// runSend writes epochs as long as the window has room, and beats when it has nothing to say. It is the only
+// goroutine that writes.
+func (s *shipment) runSend(ctx context.Context) {
+	beat := time.NewTimer(s.m.cfg.KeepAlive)
+	defer beat.Stop()
+	frame := wire.AppendBeat(nil)
+	for ctx.Err() == nil { // asked before each write: ship may have given the last one a deadline
+		out := s.out
+		if !s.m.hasRoom() { // I5
+			out = nil
+		}
+		var err error
+		select {
+		case ep := <-out:
+			err = s.send(ep)
+			s.free <- ep
+		case <-s.acked:
+			continue
+		case <-beat.C:
+			err = s.l.say(frame, s.m.cfg.ReadTimeout)
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			s.wrote = err // read after this goroutine has ended
+			s.fail(fmt.Errorf("send to %v: %w", s.l, err), drainTime)
+			return
+		}
+		beat.Reset(s.m.cfg.KeepAlive)
+	}
+}
+
+// send writes one epoch. It is in flight before its first byte is, so that no acknowledgement can come too early.
+func (s *shipment) send(ep *epoch) error {
+	s.m.launch(ep)
+	bufs := net.Buffers{ep.head}
+	if len(ep.batch.Data) > 0 {
+		bufs = append(bufs, ep.batch.Data)
+	}
+	return s.l.writev(&bufs)
+}
+
+// runReceive hears the peer until the link ends.
+func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
+	for {
+		t, err := r.Next(wire.Of(wire.TypeAck, wire.TypeBeat, wire.TypeRefuse))
+		switch {
+		case err == io.EOF:
+			return progress, fmt.Errorf("%v: the peer hung up", s.l)
+		case err != nil:
+			return progress, fmt.Errorf("%v: %w", s.l, err)
+		case t == wire.TypeRefuse:
+			return progress, told(r)
+		case t == wire.TypeAck:
+			moved, err := s.m.ack(r.Ack())
+			if err != nil {
+				return progress, err
+			}
+			progress = progress || moved
+			s.m.rememberSometimes()
+			select {
+			case s.acked <- struct{}{}:
+			default:
+			}
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package cawrm
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"cawrm/cawrm/wire"
+)
+
+// DefaultPort is the port of a peer whose URL names none.
+const DefaultPort = 10810
+
+// Target is where a mirror is: an address to dial and the NAME that the volume has there.
+type Target struct {
+	Addr string // host:port
+	Name string
+}
+
+func (t Target) String() string {
+	return (&url.URL{Scheme: "cawrm", Host: t.Addr, Path: "/" + t.Name}).String()
+}
+
+// ParseURL reads cawrm://host[:port]/NAME. The errors say what is wrong and what is right.
+func ParseURL(s string) (Target, error) {
+	bad := func(format string, args ...any) (Target, error) {
+		return Target{}, fmt.Errorf("mirror %q: %s; want cawrm://host:port/NAME", s, fmt.Sprintf(format, args...))
+	}
+	if !strings.HasPrefix(s, "cawrm://") {
+		return bad("not a cawrm:// address")
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return bad("%v", err)
+	case u.Hostname() == "":
+		return bad("no host")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return bad("only a host, a port and a NAME may stand in it")
+	}
+	port := DefaultPort
+	if p := u.Port(); p != "" {
+		if port, err = strconv.Atoi(p); err != nil || port < 1 || port > 65535 {
+			return bad("port %s is not in 1 to 65535", p)
+		}
+	}
+	name := strings.TrimPrefix(u.Path, "/")
+	switch {
+	case name == "":
+		return bad("no NAME: which volume is it at %s?", u.Host)
+	case len(name) > wire.MaxName:
+		return bad("NAME of %d bytes is too long (at most %d)", len(name), wire.MaxName)
+	}
+	return Target{net.JoinHostPort(u.Hostname(), strconv.Itoa(port)), name}, nil
+}
