@@ -116,23 +116,33 @@ func TestProgressIsNotRoundedUp(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	for _, c := range []struct {
-		terminal bool
+		name     string
+		terminal show.Terminal
 		want     string
 	}{
-		{false, "a\nb\n\na\nb\n"},
-		{true, "\x1b[2J\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J" + "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J"},
+		{"pipe", nil, "abc\nb\nc\n\nabc\nb\nc\n"},
+		{
+			"terminal", func() (int, int) { return 80, 24 },
+			"\x1b[2J\x1b[Habc\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J" + "\x1b[Habc\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J",
+		},
+		{
+			"tiny terminal", func() (int, int) { return 2, 3 },
+			"\x1b[2J\x1b[Hab\x1b[K\nb\x1b[K\n\x1b[J" + "\x1b[Hab\x1b[K\nb\x1b[K\n\x1b[J",
+		},
 	} {
-		ctx, cancel := context.WithCancel(context.Background())
-		var out strings.Builder
-		frames := 0
-		err := show.Watch(ctx, &out, c.terminal, time.Millisecond, func(context.Context) string {
-			if frames++; frames == 3 {
-				cancel()
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(context.Background())
+			var out strings.Builder
+			frames := 0
+			err := show.Watch(ctx, &out, c.terminal, time.Millisecond, func(context.Context) string {
+				if frames++; frames == 3 {
+					cancel()
+				}
+				return "abc\nb\nc\n"
+			})
+			if err != nil || out.String() != c.want {
+				t.Errorf("%v, %q\nwant %q", err, out.String(), c.want)
 			}
-			return "a\nb\n"
 		})
-		if err != nil || out.String() != c.want {
-			t.Errorf("terminal %v: %v, %q\nwant %q", c.terminal, err, out.String(), c.want)
-		}
 	}
 }

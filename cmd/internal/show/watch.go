@@ -2,16 +2,18 @@ package show
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strings"
 	"time"
 )
 
+// Terminal tells the size of a terminal in columns and lines; it is asked for each frame, since windows change.
+type Terminal func() (columns, lines int)
+
 // Watch writes what frame says, again and again, until ctx ends. On a terminal each frame takes the place of the
-// one before, in one write and without clearing, so nothing flickers; elsewhere frames follow each other, with
-// a blank line between. A frame may be an error's text: a daemon that restarts is waited for.
-func Watch(ctx context.Context, w io.Writer, terminal bool, every time.Duration, frame func(context.Context) string) error {
+// one before, in one write and without clearing, so nothing flickers; elsewhere (nil) frames follow each other,
+// with a blank line between. A frame may be an error's text: a daemon that restarts is waited for.
+func Watch(ctx context.Context, w io.Writer, terminal Terminal, every time.Duration, frame func(context.Context) string) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for first := true; ; first = false {
@@ -19,8 +21,9 @@ func Watch(ctx context.Context, w io.Writer, terminal bool, every time.Duration,
 		if ctx.Err() != nil {
 			return nil // what was asked for last may be half an answer
 		}
-		if terminal {
-			text = redraw(text, first)
+		if terminal != nil {
+			columns, lines := terminal()
+			text = redraw(text, first, columns, lines)
 		} else if !first && strings.Count(text, "\n") > 1 {
 			text = "\n" + text
 		}
@@ -43,11 +46,21 @@ const (
 	clearRest = "\x1b[J"
 )
 
-func redraw(text string, first bool) string {
-	start := home
+// redraw cuts a frame to the window: a line that wraps, or a window that scrolls, would put the next frame in the
+// wrong place.
+func redraw(text string, first bool, columns, lines int) string {
+	var b strings.Builder
 	if first {
-		start = clearAll + home
+		b.WriteString(clearAll)
 	}
-	lines := strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", clearLine+"\n")
-	return fmt.Sprint(start, lines, clearLine, "\n", clearRest)
+	b.WriteString(home)
+	for line := range strings.Lines(text) {
+		if lines--; lines <= 0 {
+			break
+		}
+		r := []rune(strings.TrimRight(line, "\n"))
+		b.WriteString(string(r[:min(len(r), columns)]) + clearLine + "\n")
+	}
+	b.WriteString(clearRest)
+	return b.String()
 }

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	recovery "cawrm/recover"
+)
+
+func newCheck() *cobra.Command {
+	var o recovery.CheckOptions
+	c := &cobra.Command{
+		Use:   "check PATH",
+		Short: "Prove every invariant of a container that is not served",
+		Long: `Read a container that nobody serves and compare it with every rule of the format: maps, checksums, segments,
+log. It changes nothing. Exit code 0: every rule holds; 1: a rule is broken, or the container cannot be checked.`,
+		Example: `  cawrm check disk.img
+  cawrm check /dev/vdb --quick`,
+		Args: exactArgs("PATH"),
+		RunE: func(c *cobra.Command, args []string) error { return check(c, args[0], o) },
+	}
+	c.Flags().BoolVar(&o.Quick, "quick", false, "leave out reading the data and comparing its checksums")
+	return c
+}
+
+func check(c *cobra.Command, path string, o recovery.CheckOptions) error {
+	clear := func() {}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		o.Progress, clear = progressLine(os.Stderr)
+	}
+	report, err := recovery.CheckFile(path, o)
+	clear()
+	if err != nil {
+		return err
+	}
+	if err := report.Print(c.OutOrStdout()); err != nil {
+		return err
+	}
+	if !report.OK() {
+		return errSaid
+	}
+	return nil
+}
+
+// progressLine shows progress in one line of a terminal; clear takes it away.
+func progressLine(w *os.File) (progress func(stage string, done, total int64), clear func()) {
+	shown := ""
+	progress = func(stage string, done, total int64) {
+		text := stage
+		if total > 0 {
+			text = fmt.Sprintf("%s %d%%", stage, 100*done/total)
+		}
+		if text != shown {
+			shown = text
+			fmt.Fprintf(w, "\r\x1b[K%s", text)
+		}
+	}
+	clear = func() {
+		if shown != "" {
+			fmt.Fprint(w, "\r\x1b[K")
+		}
+	}
+	return progress, clear
+}

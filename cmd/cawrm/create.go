@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"cawrm/aodi"
+	"cawrm/aodi/format"
+	"cawrm/cmd/internal/probe"
+	"cawrm/cmd/internal/value"
+)
+
+type createFlags struct {
+	size   value.Size
+	mirror bool
+	force  bool
+}
+
+func newCreate() *cobra.Command {
+	var f createFlags
+	c := &cobra.Command{
+		Use:   "create PATH --size SIZE | --mirror",
+		Short: "Make a volume, or an empty mirror, in a file or on a block device",
+		Long: `Make a volume, or an empty mirror that takes size and content from its source.
+
+PATH is a file that does not exist or is empty, or a block device that holds nothing. A file grows with what is
+written to the volume, whatever its size. SIZE takes the suffixes K, M, G and T (powers of 1024); it is a
+multiple of 4096 bytes, at most 16T.`,
+		Example: `  cawrm create disk.img --size 10G
+  cawrm create /dev/vdb --size 500G
+  cawrm create copy.img --mirror`,
+		Args: exactArgs("PATH"),
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
+	}
+	c.Flags().Var(&f.size, "size", "logical size of the volume")
+	c.Flags().BoolVar(&f.mirror, "mirror", false, "an empty mirror: size and identity come from its source")
+	c.Flags().BoolVar(&f.force, "force", false, "overwrite what a block device holds")
+	return c
+}
+
+func (f *createFlags) run(c *cobra.Command, path string) error {
+	if err := f.check(c.Flags().Changed("size")); err != nil {
+		return err
+	}
+	if err := f.clear(path); err != nil {
+		return err
+	}
+	if err := aodi.Create(path, aodi.CreateOptions{Size: int64(f.size), Mirror: f.mirror}); err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	if f.mirror {
+		fmt.Fprintf(c.OutOrStdout(), "created %s: an empty mirror\nnext: cawrm serve %s --peer ADDR, and --mirror cawrm://HOST:PORT/NAME at the source\n", path, path)
+		return nil
+	}
+	fmt.Fprintf(c.OutOrStdout(), "created %s: a volume of %s\nnext: cawrm serve %s --nbd ADDR\n", path, f.size, path)
+	return nil
+}
+
+// check finds wrong usage.
+func (f *createFlags) check(sized bool) error {
+	switch {
+	case sized && f.mirror:
+		return usagef("--size and --mirror exclude each other: a mirror takes its size from its source")
+	case !sized && !f.mirror:
+		return usagef("give --size SIZE for a volume, or --mirror for an empty mirror")
+	case f.mirror:
+		return nil
+	case f.size <= 0:
+		return usagef("--size %s: a volume holds at least %d bytes", f.size, format.ChunkSize)
+	case f.size > format.MaxLogicalSize:
+		return usagef("--size %s: a volume has at most %s", f.size, value.Size(format.MaxLogicalSize))
+	case f.size%format.ChunkSize != 0:
+		up := (f.size + format.ChunkSize - 1) / format.ChunkSize * format.ChunkSize
+		return usagef("--size %s: it is not a multiple of %d bytes; the next larger size is %d", f.size, format.ChunkSize, up)
+	}
+	return nil
+}
+
+// clear makes sure that a block device holds nothing; what a file holds is checked by aodi.
+func (f *createFlags) clear(path string) error {
+	st, err := os.Stat(path)
+	if err != nil || st.Mode().Type() != os.ModeDevice {
+		return nil // a path that cannot be looked at is told by aodi
+	}
+	dev, size, what, err := probe.Device(path)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	switch {
+	case what == "":
+		return nil
+	case !f.force:
+		return fmt.Errorf("%s holds %s; --force overwrites it", path, what)
+	}
+	return errors.Join(probe.Wipe(dev, size), dev.Sync())
+}

@@ -1,0 +1,51 @@
+package daemon
+
+import (
+	"cawrm/aodi"
+	"cawrm/nbdsrv"
+)
+
+// device shows a volume to NBD clients. All calls go straight to it, but that two packages which do not know
+// each other have two errors for "this would block".
+type device struct{ *aodi.Volume }
+
+func (d device) TryReadAt(p []byte, off int64) error {
+	return translate(d.Volume.TryReadAt(p, off))
+}
+
+func (d device) TryWriteAt(p []byte, off int64) error {
+	return translate(d.Volume.TryWriteAt(p, off))
+}
+
+// translate is on the way of each small request, so it compares and does not unwrap.
+func translate(err error) error {
+	if err == aodi.ErrWouldBlock { //nolint:errorlint // returned bare
+		return nbdsrv.ErrWouldBlock
+	}
+	return err
+}
+
+// mirrorDevice shows a mirror at its last committed cut, read-only. Its size is 0 until a source has reached it.
+type mirrorDevice struct{ device }
+
+// Flush has nothing to do: no client of a mirror has written, and what a source wrote was durable before it was shown.
+func (mirrorDevice) Flush() error { return nil }
+
+var (
+	_ nbdsrv.Device      = device{}
+	_ nbdsrv.Nonblocking = device{}
+	_ nbdsrv.Device      = mirrorDevice{}
+	_ nbdsrv.Nonblocking = mirrorDevice{}
+)
+
+// export is how NBD shows the volume.
+func export(name string, v *aodi.Volume) nbdsrv.Export {
+	// A flush of a volume covers what all connections wrote, so clients may use several.
+	e := nbdsrv.Export{Name: name, MultiConn: true}
+	if v.Info().Role == aodi.RoleMirror {
+		e.Device, e.ReadOnly, e.Description = mirrorDevice{device{v}}, true, "cawrm mirror, read-only"
+		return e
+	}
+	e.Device, e.Description = device{v}, "cawrm volume"
+	return e
+}
