@@ -113,7 +113,7 @@ func (k *checker) passes() {
 		k.first = false
 	}
 	if k.lost > 0 {
-		k.rep.note("live and mapped chunks were not compared with their counts: %d pages could not be read", k.lost)
+		k.rep.note("live and mapped chunks were not compared with their counts: %d pages were not read", k.lost)
 	}
 }
 

@@ -32,7 +32,8 @@ func (k *checker) checkRoll() {
 	if err != nil {
 		k.rep.bad(22, "the log after the checkpoint: %v", err)
 	}
-	if res.Batches > 0 && m.Flags&format.FlagClean != 0 { // void ones may follow: the epoch that a mirror gave up
+	// On a mirror whole epochs that were not acknowledged may follow, and what was given up of the last one.
+	if res.Batches > 0 && m.Flags&(format.FlagClean|format.FlagMirror) == format.FlagClean {
 		k.rep.bad(22, "the container was closed in order, but %d batches follow the checkpoint", res.Batches)
 	}
 }

@@ -77,7 +77,9 @@
 //	C21  the batch before the checkpoint's place in the log has the sequence, checksum, end and count of
 //	     logged chunks that the checkpoint says come before
 //	C22  the log rolls forward from there (R1 to R4), within the logical size, into segments that the table has
-//	     reserved or free; after a clean close there is nothing to roll
+//	     reserved or free; after a clean close a source has nothing to
+//	     roll
 //
-// Counts (C11, C12) are not compared when a page could not be read, because then nobody knows them.
+// Counts (C11, C12) are not compared when a page was not read, because it is damaged or out of
+// place: then nobody knows them.
 package recovery

@@ -49,6 +49,8 @@ type dumper struct {
 	c *Container
 	t *tabwriter.Writer
 	o DumpOptions
+
+	later []string // what the log behind the checkpoint says of the logical chunk that is looked up
 }
 
 // Dump writes what a container holds, for people. Errors: what Newest refuses, the disk's, w's.
@@ -63,7 +65,7 @@ func Dump(d disk.Disk, w io.Writer, o DumpOptions) error {
 		return err
 	}
 	p.catalog()
-	sections := []func() error{p.segments}
+	sections := []func() error{p.segments, p.log}
 	if o.Segment >= 0 {
 		sections = append(sections, p.segment)
 	}
@@ -103,7 +105,7 @@ func (p *dumper) super() {
 	p.row("  container", s.Container)
 	p.row("  format", format.Version)
 	p.row("  created", when(s.Created))
-	p.row("  segment", fmt.Sprintf("%d chunks, %s; the last %d chunks are the summary", s.SegmentChunks, size(p.c.Geo.SegmentBytes()), p.c.Geo.SummaryChunks))
+	p.row("  segment", fmt.Sprintf("%d chunks, %s; %d of them for the summary", s.SegmentChunks, size(p.c.Geo.SegmentBytes()), p.c.Geo.SummaryChunks))
 }
 
 func (p *dumper) checkpoints() error {

@@ -81,6 +81,26 @@ func (p *dumper) rows(fn func(seg uint64, row format.SegmentRow)) error {
 	return nil
 }
 
+// log writes what opening the volume would roll forward.
+func (p *dumper) log() error {
+	p.section("log behind the checkpoint")
+	end := p.c.Meta.Position
+	res, err := Roll(p.d, p.c, func(h *format.BatchHeader, at Place) error {
+		end = h.End
+		for i := range h.Entries {
+			if e := &h.Entries[i]; p.o.LBA >= 0 && e.LBA <= uint64(p.o.LBA) && uint64(p.o.LBA) < e.LBA+uint64(e.Count) {
+				p.later = append(p.later, fmt.Sprintf("segment %d chunk %d, batch %d: %s", at.Segment, at.Chunk, h.Seq, entryName(e)))
+			}
+		}
+		return nil
+	})
+	p.row("  " + rollLine(&res, end))
+	if err != nil {
+		p.row("  " + err.Error())
+	}
+	return nil
+}
+
 // segment writes the batches of one segment, as far as they follow each other.
 func (p *dumper) segment() error {
 	m := &p.c.Meta

@@ -50,6 +50,11 @@ func (p *dumper) lookup() error {
 		p.row(fmt.Sprintf("  beyond the end of the volume, which has %d chunks", uint64(m.Size)/format.ChunkSize))
 		return nil
 	}
+	defer func() { // what the map does not know yet
+		for _, line := range p.later {
+			p.row("  behind the checkpoint", line)
+		}
+	}()
 	l := lookup{d: p.d, c: p.c, root: m.MapRoot, height: m.MapHeight}
 	leaf, err := l.leaf(lba / format.RefsPerPage)
 	for i, r := range l.path {

@@ -92,7 +92,7 @@ func (r *Report) Print(w io.Writer) error {
 	fmt.Fprintf(t, "segments\t%d of %s: %d sealed, %d open, %d free\n", n.Segments, size(r.Container.Geo.SegmentBytes()), n.Sealed, n.Open, n.Free)
 	fmt.Fprintf(t, "mapped\t%d chunks, %s of %s\n", n.Mapped, size(int64(n.Mapped)*format.ChunkSize), size(m.Size))
 	fmt.Fprintf(t, "live\t%d chunks, of these %d map pages\n", n.Live, n.Pages)
-	fmt.Fprintf(t, "log\t%s\n", r.rollLine())
+	fmt.Fprintf(t, "log\t%s\n", rollLine(&r.Rolled, r.RolledEnd))
 	verified := size(int64(n.Verified)) + " of data compared with their checksums"
 	if r.Quick {
 		verified = "no data read (quick)"
@@ -107,9 +107,9 @@ func (r *Report) Print(w io.Writer) error {
 	return r.printVerdict(w)
 }
 
-func (r *Report) rollLine() string {
-	g := &r.Rolled
-	s := fmt.Sprintf("%d batches with %d records roll forward to position %s", g.Batches, g.Records, position(r.RolledEnd))
+// rollLine says what a roll found.
+func rollLine(g *Rolled, end format.Position) string {
+	s := fmt.Sprintf("%d batches with %d records roll forward to position %s", g.Batches, g.Records, position(end))
 	if g.Void > 0 {
 		s += fmt.Sprintf(", %d uncommitted ones do not", g.Void)
 	}

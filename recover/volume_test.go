@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ func seedOf(t testing.TB) uint64 {
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed)) }
 
 func newDisk(t testing.TB) *disk.Memory {
-	d := disk.NewMemory(1 << 30)
+	d := disk.NewMemory(256 << 20)
 	t.Cleanup(d.Free)
 	return d
 }
@@ -77,7 +78,7 @@ func churn(t testing.TB, v *aodi.Volume, rng *rand.Rand, n int) {
 	for range n {
 		var err error
 		at := rng.IntN(chunks)
-		k := min(1+rng.IntN(64), chunks-at)
+		k := min(1+rng.IntN(24), chunks-at)
 		switch op := rng.IntN(100); {
 		case op < 70:
 			p := make([]byte, k*chunk)
@@ -106,7 +107,7 @@ func churn(t testing.TB, v *aodi.Volume, rng *rand.Rand, n int) {
 // moment, and after each close.
 func TestCheckAgreesWithVolume(t *testing.T) {
 	rng := newRand(seedOf(t))
-	runs := 24
+	runs := 12
 	if testing.Short() {
 		runs = 4
 	}
@@ -141,5 +142,123 @@ func TestCheckAgreesWithVolume(t *testing.T) {
 			mustHold(t, again, "crashed right after recovery")
 			d = again
 		}
+	}
+}
+
+// TestCheckAgreesWithMirror ensures the same of a mirror: epochs over several batches, some given up in the middle.
+func TestCheckAgreesWithMirror(t *testing.T) {
+	rng := newRand(seedOf(t))
+	for run := range 6 {
+		d := newDisk(t)
+		if err := aodi.CreateOn(d, aodi.CreateOptions{Mirror: true, SegmentChunks: []uint32{32, 64}[run%2]}); err != nil {
+			t.Fatal(err)
+		}
+		mustHold(t, d, "a new mirror")
+		v := open(t, d, quiet)
+		if err := v.Adopt(format.UUID{1}, 1000*chunk, []format.Lineage{{ID: format.UUID{1}}}); err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			stage(t, v, rng)
+			crashed := d.Crash(rng)
+			t.Cleanup(crashed.Free)
+			if err := v.Close(); err != nil {
+				t.Fatal(err)
+			}
+			mustHold(t, d, "closed")
+			mustHold(t, crashed, "crashed")
+			v = open(t, crashed, quiet)
+			end, _ := v.Pointers()
+			if err := v.Close(); err != nil {
+				t.Fatal(err)
+			}
+			rep := mustHold(t, crashed, "recovered and closed")
+			if rep.RolledEnd != end {
+				t.Fatalf("end_ptr was %d, the container says %d", end, rep.RolledEnd)
+			}
+			d = crashed
+			v = open(t, d, quiet)
+		}
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// stage stages epochs of some batches each; some are given up, some end, some are committed, with checkpoints between.
+func stage(t *testing.T, v *aodi.Volume, rng *rand.Rand) {
+	t.Helper()
+	end, _ := v.Pointers()
+	whole := end // the end of the last whole epoch
+	for range 12 {
+		for n := 1 + rng.IntN(4); n > 0; n-- {
+			b := aodi.LogBatch{First: end, End: end}
+			for range 1 + rng.IntN(30) {
+				p := make([]byte, chunk)
+				copy(p, fmt.Sprint(rng.Uint64()))
+				e := format.Entry{Birth: b.End, LBA: uint64(rng.IntN(990)), Kind: format.KindData, Count: 1, CRC: format.Sum(p)}
+				if rng.IntN(8) == 0 {
+					e.Kind, e.Count, e.CRC = format.KindDiscard, uint32(1+rng.IntN(9)), 0
+				} else {
+					b.Data = append(b.Data, p...)
+				}
+				b.Entries = append(b.Entries, e)
+				b.End++
+			}
+			if err := v.Stage(&b, n == 1); err != nil {
+				t.Fatal(err)
+			}
+			if end = b.End; n == 1 {
+				whole = end
+			} else if rng.IntN(6) == 0 {
+				if err := v.Unstage(); err != nil {
+					t.Fatal(err)
+				}
+				end = whole
+			}
+		}
+		var err error
+		switch rng.IntN(5) {
+		case 0, 1, 2:
+			_, err = v.Commit()
+		case 3:
+			err = v.Checkpoint()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestCheckAgreesWithCrowd ensures the same after many goroutines wrote, trimmed, flushed and made checkpoints at once.
+func TestCheckAgreesWithCrowd(t *testing.T) {
+	seed := seedOf(t)
+	for run := range 6 {
+		d := newDisk(t)
+		if err := aodi.CreateOn(d, aodi.CreateOptions{Size: 1500 * chunk, SegmentChunks: 32}); err != nil {
+			t.Fatal(err)
+		}
+		v := open(t, d, aodi.Options{CheckpointBytes: 256 << 10, MapMemory: 1 << 20})
+		var wg sync.WaitGroup
+		t.Cleanup(wg.Wait) // before the disk's memory goes
+		for w := range 6 {
+			wg.Go(func() { churn(t, v, newRand(seed+uint64(run*10+w)), 60) })
+		}
+		rng := newRand(seed)
+		for range 3 {
+			time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
+			crashed := d.Crash(rng)
+			t.Cleanup(crashed.Free)
+			mustHold(t, crashed, "crashed")
+			if err := open(t, crashed, quiet).Close(); err != nil {
+				t.Fatal(err)
+			}
+			mustHold(t, crashed, "recovered and closed")
+		}
+		wg.Wait()
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+		mustHold(t, d, "closed")
 	}
 }

@@ -80,6 +80,7 @@ func (k *checker) step(f *forest, level int, index uint64) {
 		case !any && !(lower && slot == 0):
 		case child<<(fanBits*(level-1))*f.perLeaf >= f.limit && child > 0:
 			if k.says(8, f.tree) {
+				k.lost++
 				k.rep.bad(8, "page %d of level %d of the %s lies wholly beyond the end at %d", child, level-1, treeName(f.tree), f.limit)
 			}
 		default:
