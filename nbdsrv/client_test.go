@@ -48,6 +48,9 @@ var modeNames = []string{"simple", "structured", "extended"}
 // patience is how long a test waits for what should happen at once.
 const patience = 20 * time.Second
 
+// never is the deadline of a connection without one.
+var never time.Time
+
 // harness is a server on a unix socket that the test's end shuts down.
 type harness struct {
 	t    testing.TB
