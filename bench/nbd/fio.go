@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// result is what one turn measured. Latencies are from submission to
+// completion; with --fsync they leave out the flushes, which are apart.
+type result struct {
+	IOPS           float64 `json:"iops"`
+	BytesPerSecond float64 `json:"bytes_per_second"`
+	MeanUs         float64 `json:"mean_us"`
+	P50us          float64 `json:"p50_us"`
+	P99us          float64 `json:"p99_us"`
+	MaxUs          float64 `json:"max_us"`
+	SyncMeanUs     float64 `json:"sync_mean_us,omitempty"`
+	CPUBusy        float64 `json:"cpu_busy"` // share of all processors, all processes
+}
+
+// fioArgs is the command line of one turn.
+func fioArgs(c config, k workload, uri string) []string {
+	args := []string{
+		"--name=" + k.name, "--ioengine=nbd", "--uri=" + uri, "--size=" + fioSize(c.size),
+		"--time_based", fmt.Sprintf("--runtime=%dms", c.seconds.Milliseconds()),
+		"--randrepeat=0", "--norandommap", "--output-format=json",
+	}
+	return append(args, k.args...)
+}
+
+// fioSize is a size as fio writes it; its G is 2^30, as ours.
+func fioSize(s string) string { return strings.ToLower(s) }
+
+func runFio(ctx context.Context, c config, k workload, s *server) (result, error) {
+	args := fioArgs(c, k, s.uri)
+	cmd := exec.CommandContext(ctx, "fio", args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	before := readCPU()
+	out, err := cmd.Output()
+	after := readCPU()
+	if err != nil {
+		return result{}, fmt.Errorf("fio %s: %w\n%s%s", strings.Join(args, " "), err, stderr.Bytes(), out)
+	}
+	r, err := parseFio(out)
+	r.CPUBusy = after.busySince(before)
+	return r, err
+}
+
+// parseFio reads fio's JSON, before which it may print warnings.
+func parseFio(out []byte) (result, error) {
+	if i := bytes.IndexByte(out, '{'); i > 0 {
+		out = out[i:]
+	}
+	type latency struct {
+		Mean, Max  float64
+		Percentile map[string]float64
+	}
+	type side struct {
+		IOPS    float64 `json:"iops"`
+		BW      float64 `json:"bw_bytes"`
+		Total   int64   `json:"total_ios"`
+		Clat    latency `json:"clat_ns"`
+		Latency latency `json:"lat_ns"`
+	}
+	var doc struct {
+		Jobs []struct {
+			Error       int
+			Read, Write side
+			Sync        side
+		}
+	}
+	if err := json.Unmarshal(out, &doc); err != nil {
+		return result{}, fmt.Errorf("fio's output: %w", err)
+	}
+	if len(doc.Jobs) != 1 || doc.Jobs[0].Error != 0 {
+		return result{}, fmt.Errorf("fio says error: %s", out)
+	}
+	d := doc.Jobs[0].Read
+	if d.Total == 0 {
+		d = doc.Jobs[0].Write
+	}
+	if d.Total == 0 {
+		return result{}, fmt.Errorf("fio did no I/O: %s", out)
+	}
+	return result{
+		IOPS: d.IOPS, BytesPerSecond: d.BW,
+		MeanUs: d.Latency.Mean / 1e3, MaxUs: d.Latency.Max / 1e3,
+		P50us: d.Clat.Percentile["50.000000"] / 1e3, P99us: d.Clat.Percentile["99.000000"] / 1e3,
+		SyncMeanUs: doc.Jobs[0].Sync.Latency.Mean / 1e3,
+	}, nil
+}
+
+// cpu is the time of all processors so far, in ticks.
+type cpu struct{ total, idle float64 }
+
+func readCPU() (c cpu) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return c
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, f := range strings.Fields(line)[1:] {
+		var v float64
+		fmt.Sscan(f, &v)
+		if i < 8 { // guest time is part of user time
+			c.total += v
+		}
+		if i == 3 || i == 4 {
+			c.idle += v
+		}
+	}
+	return c
+}
+
+func (c cpu) busySince(before cpu) float64 {
+	if c.total == before.total {
+		return 0
+	}
+	return 1 - (c.idle-before.idle)/(c.total-before.total)
+}
