@@ -232,10 +232,10 @@ func (v *Volume) runAppend() {
 			}
 		}
 		if err == nil {
+			if w.batch != nil {
+				w.batch.written.Store(true) // before it counts: who sees it durable finds it written
+			}
 			v.dur.complete(w.ticket, w.end)
-		}
-		if w.batch != nil && err == nil {
-			w.batch.written.Store(true)
 		}
 		v.mu.Lock()
 		v.room.Broadcast()
