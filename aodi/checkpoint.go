@@ -30,6 +30,7 @@ type checkpointer struct {
 	head      metaHead
 	nextReady bool     // head.next has its space reserved
 	spare     []uint32 // segments taken and reserved for a checkpoint that needs more
+	err       error    // of the last one that ran by itself; guarded by Volume.mu
 	wake      chan struct{}
 	quit      chan struct{}
 	quitOnce  sync.Once
@@ -109,7 +110,11 @@ func (v *Volume) runCheckpoint() {
 		due := bytes >= v.opt.CheckpointBytes || v.mapMemory() > v.opt.MapMemory/2 ||
 			bytes > 0 && v.now().Sub(last) >= v.opt.CheckpointInterval
 		if (asked || due) && v.failure() == nil {
-			_ = v.Checkpoint() // kept as the volume's failure
+			err := v.Checkpoint()
+			v.mu.Lock()
+			v.ckpt.err = err
+			v.room.Broadcast()
+			v.mu.Unlock()
 			last = v.now()
 		}
 	}
@@ -250,19 +255,13 @@ func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
 // a mirror that was away, or is yet to come, is brought up with.
 func (v *Volume) collectDeadLocked(f *frozen) error {
 	for seg := range v.segs.dead {
-		r, err := v.segs.row(seg)
-		if err != nil {
-			return err
-		}
-		if r.Live == 0 && r.State == format.SegmentSealed && r.Kind == format.BatchMeta {
-			f.dead = append(f.dead, seg)
-		}
+		f.dead = append(f.dead, seg)
+		v.segs.taken[seg] = true // until the flip is durable
 	}
 	for _, seg := range f.dead {
 		if err := v.segs.release(seg); err != nil {
 			return err
 		}
-		v.segs.taken[seg] = true // until the flip is durable
 	}
 	return nil
 }
@@ -537,15 +536,19 @@ func (v *Volume) settle(f *frozen) {
 	}
 	v.ckpt.head = f.head
 	for _, seg := range f.dead {
-		delete(v.segs.taken, seg)
 		v.pages.forget(seg)
 	}
 	v.mapMu.Unlock()
-	for _, seg := range f.dead {
+	for _, seg := range f.dead { // still held, so nothing new can be there yet
 		if err := v.d.Punch(int64(v.geo.Phys(seg, 0))*chunkSize, v.geo.SegmentBytes()); err != nil {
 			v.log.Warn("space of a free segment was not given back", "segment", seg, "err", err)
 		}
 	}
+	v.mapMu.Lock()
+	for _, seg := range f.dead {
+		delete(v.segs.taken, seg)
+	}
+	v.mapMu.Unlock()
 	v.mu.Lock()
 	v.room.Broadcast()
 	v.mu.Unlock()

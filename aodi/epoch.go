@@ -59,7 +59,9 @@ func (v *Volume) Stage(b *LogBatch, commit bool) error {
 	if err := v.checkStage(b); err != nil {
 		return err
 	}
-	v.throttle()
+	if err := v.throttle(); err != nil {
+		return err
+	}
 	data := b.Data
 	for i, e := range b.Entries {
 		end := b.First + Position(i) + 1

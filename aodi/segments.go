@@ -19,7 +19,7 @@ type segmentTable struct {
 	free  uint64          // rows below count that are free
 	sweep uint64          // where the search for a free one goes on
 	taken map[uint32]bool // held for a head: the row is still free
-	dead  map[uint32]bool // sealed rows without live chunks
+	dead  map[uint32]bool // sealed segments of map pages without a live one
 }
 
 func (s *segmentTable) row(seg uint32) (format.SegmentRow, error) {
@@ -40,7 +40,7 @@ func (s *segmentTable) update(seg uint32, change func(*format.SegmentRow)) error
 	r := format.GetSegmentRow(at)
 	change(&r)
 	r.Put(at)
-	if r.Live == 0 && r.State == format.SegmentSealed {
+	if r.Live == 0 && r.State == format.SegmentSealed && r.Kind == format.BatchMeta {
 		s.dead[seg] = true
 	}
 	return nil

@@ -186,20 +186,26 @@ func (v *Volume) segmentLimit() uint64 { return segmentLimit(v.d, v.geo, v.capac
 // metaReserve is the number of segments that only checkpoints may take.
 const metaReserve = 3
 
-// throttle waits while the map has more unwritten pages than Options.MapMemory allows.
-func (v *Volume) throttle() {
+// throttle waits while the map has more unwritten pages than Options.MapMemory allows. Errors: the checkpoint that would
+// write them cannot, because the disk is full.
+func (v *Volume) throttle() error {
 	if v.mapMemory() > v.opt.MapMemory/2 {
 		v.ckpt.request()
 	}
 	if !v.mapTooLarge() {
-		return
+		return nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for v.mapTooLarge() && v.failure() == nil {
+		v.ckpt.err = nil
 		v.ckpt.request()
 		v.room.Wait()
+		if err := v.ckpt.err; err != nil {
+			return err
+		}
 	}
+	return v.failure()
 }
 
 func (v *Volume) mapMemory() int64  { return v.arena.used.Load() * chunkSize }

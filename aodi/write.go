@@ -20,7 +20,9 @@ func (v *Volume) WriteAt(p []byte, off int64, fua bool) error {
 	if err := v.checkWrite(off, int64(len(p))); err != nil {
 		return err
 	}
-	v.throttle()
+	if err := v.throttle(); err != nil {
+		return err
+	}
 	for len(p) > 0 {
 		lba, in := uint64(off/chunkSize), int(off%chunkSize)
 		n := len(p) &^ (chunkSize - 1)
@@ -233,7 +235,9 @@ const rangeStep = 16384
 func (v *Volume) putRange(lba uint64, count int64, kind format.Kind) error {
 	end := lba + uint64(max(0, count))
 	for lba < end {
-		v.throttle()
+		if err := v.throttle(); err != nil {
+			return err
+		}
 		next, err := v.putRangeStep(lba, end, kind)
 		if err != nil {
 			return err

@@ -222,8 +222,17 @@ func (f *File) Grow(n int64) error {
 	if err := f.cached.Truncate(n); err != nil {
 		return fmt.Errorf("%s: grow to %d bytes: %w", f.name, n, err)
 	}
-	f.size.Store(n)
+	f.grown(n)
 	return nil
+}
+
+// grown notes that the file is at least n long.
+func (f *File) grown(n int64) {
+	for {
+		if old := f.size.Load(); n <= old || f.size.CompareAndSwap(old, n) {
+			return
+		}
+	}
 }
 
 // Reserve allocates a range, so that writing it later cannot run out of space.
@@ -238,7 +247,7 @@ func (f *File) Reserve(off, n int64) error {
 	if err != nil {
 		return fmt.Errorf("%s: reserve %d bytes at %d: %w", f.name, n, off, err)
 	}
-	f.size.Store(max(f.Size(), off+n))
+	f.grown(off + n)
 	return nil
 }
 
@@ -254,7 +263,7 @@ func (f *File) Zero(off, n int64) error {
 		}
 		off, n = off+k, n-k
 	}
-	f.size.Store(max(f.Size(), off))
+	f.grown(off)
 	return nil
 }
 
