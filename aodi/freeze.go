@@ -1,0 +1,252 @@
+package aodi
+
+import (
+	"errors"
+
+	"cawrm/aodi/format"
+)
+
+// The first step of a checkpoint: under the locks, in memory, everything that it will write gets its place and the
+// accounts are made up to the record. What is here is short: it is what writers wait for.
+
+// frozen is a checkpoint between freeze and flip.
+type frozen struct {
+	meta    format.Meta
+	pages   []*frozenPage
+	catalog []byte
+	batches []metaBatch
+	seals   []metaSeal
+	dead    []uint32
+	ticket  uint64
+	head    metaHead
+}
+
+// frozenPage is a page of the closed generation and the place that it gets.
+type frozenPage struct {
+	page  uint32 // of the arena
+	tree  *tree
+	level uint8
+	index uint64
+	final ref // Unmapped: an empty leaf, which is not written
+}
+
+// metaBatch is a header and the pages behind it.
+type metaBatch struct {
+	segment, chunk uint32
+	pages          []*frozenPage
+	catalog        int // catalog chunks instead of pages
+}
+
+type metaSeal struct {
+	segment uint32
+	slots   []format.Entry
+}
+
+func (v *Volume) freeze(flags uint32) (*frozen, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.role == RolePrimary {
+		v.closeBatchLocked(true)
+	}
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	v.ckpt.seq++
+	f := &frozen{ticket: v.ticket, head: v.ckpt.head}
+	f.head.slots = append([]format.Entry(nil), f.head.slots...)
+	v.sinceCheckpoint.Store(0)
+	if v.role == RolePrimary {
+		v.shownPlace, v.shownLogged = v.head, v.logged
+	}
+	// The head may have moved on to a segment that no record has come to yet.
+	err := v.enterLocked(v.shownPlace.Segment)
+	if err != nil {
+		return nil, err
+	}
+	if f.catalog, err = v.catalog.Encode(nil); err != nil {
+		return nil, err
+	}
+	if err = v.collectDeadLocked(f); err == nil {
+		err = v.placePagesLocked(f)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f.meta = v.metaLocked(f, flags)
+	v.arena.gen++
+	v.arena.dirty = v.arena.dirty[:0]
+	return f, nil
+}
+
+// metaLocked is the checkpoint's meta chunk, but for what only writing the pages tells: checksums of the roots.
+func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
+	if v.role == RoleMirror {
+		flags |= format.FlagMirror
+	}
+	if !v.hasIdentity {
+		flags |= format.FlagNoIdentity
+	}
+	// Segments at the end that are held for a head may not be there on the disk yet.
+	count, free := v.segs.count, v.segs.free
+	for ; count > 0 && v.segs.taken[uint32(count-1)]; count-- {
+		free--
+	}
+	return format.Meta{Flags: flags, Seq: v.ckpt.seq, Container: v.super.Container, Volume: v.volume, Size: v.Size(),
+		Position: v.shown(), Time: v.now().UnixNano(), MapRoot: v.fwd.root, MapHeight: uint32(v.fwd.height),
+		SegRoot: v.segs.tree.root, SegHeight: segmentTreeHeight, Segments: count, Free: free,
+		Log: v.shownPlace, Incarnation: v.incarnation, Logged: v.shownLogged, Mapped: uint64(v.mapped),
+		MetaSegment: f.head.segment, MetaChunk: f.head.chunk, MetaNext: f.head.next,
+		Catalog: v.catalogRef, CatalogLen: uint32(len(f.catalog)), Capacity: v.capacity}
+}
+
+// collectDeadLocked makes the rows of dead segments free. Only segments of map pages: records of the log are what
+// a mirror that was away, or is yet to come, is brought up with.
+func (v *Volume) collectDeadLocked(f *frozen) error {
+	for seg := range v.segs.dead {
+		f.dead = append(f.dead, seg)
+		v.segs.taken[seg] = true // until the flip is durable
+	}
+	for _, seg := range f.dead {
+		if err := v.segs.release(seg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placePagesLocked gives every page of the generation, and the catalog, its place. Placing changes rows of the
+// segment table, which can bring further pages of that tree into the generation: the loop ends when none is left.
+func (v *Volume) placePagesLocked(f *frozen) error {
+	if err := v.placeCatalogLocked(f); err != nil {
+		return err
+	}
+	for i := 0; i < len(v.arena.dirty); i++ {
+		page := v.arena.dirty[i]
+		info := v.arena.info[page]
+		p := &frozenPage{page: page, tree: info.tree, level: info.level, index: info.index}
+		f.pages = append(f.pages, p)
+		if info.old.HasData() {
+			if err := v.dropPageLocked(info.old); err != nil {
+				return err
+			}
+		}
+		if p.level == 0 && p.tree == &v.fwd && isZero(v.arena.page(page)) {
+			continue // an empty leaf is none
+		}
+		if err := v.placeLocked(f, p); err != nil {
+			return err
+		}
+		v.arena.info[page].final = p.final
+	}
+	return nil
+}
+
+func (v *Volume) dropPageLocked(old ref) error {
+	seg, _ := v.geo.Locate(old.Phys())
+	return v.segs.addLive(seg, -1)
+}
+
+func isZero(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if refAt(b, 0) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// placeLocked takes the next chunk of the meta head for a page, and begins a batch or a segment where needed.
+func (v *Volume) placeLocked(f *frozen, p *frozenPage) error {
+	last := len(f.batches) - 1
+	if last < 0 || f.batches[last].catalog > 0 || len(f.batches[last].pages) == format.MaxEntries || f.head.chunk >= v.geo.Slots() {
+		if err := v.beginMetaBatchLocked(f, 1); err != nil {
+			return err
+		}
+		last = len(f.batches) - 1
+	}
+	f.batches[last].pages = append(f.batches[last].pages, p)
+	phys, err := v.takeMetaChunkLocked(f, v.pageEntry(p))
+	p.final = format.MakeRef(phys, 0) // the checksum follows when it is known
+	return err
+}
+
+// pageEntry is a page's inverse map, but for its checksum.
+func (v *Volume) pageEntry(p *frozenPage) format.Entry {
+	return format.Entry{Birth: Position(v.ckpt.seq), LBA: p.index, Kind: format.KindPage, Level: p.level, Count: p.tree.id}
+}
+
+func (v *Volume) takeMetaChunkLocked(f *frozen, e format.Entry) (format.Phys, error) {
+	phys := v.geo.Phys(f.head.segment, f.head.chunk)
+	f.head.slots[f.head.chunk] = e
+	f.head.chunk++
+	return phys, v.segs.addLive(f.head.segment, 1)
+}
+
+// beginMetaBatchLocked takes a header's chunk with room for n chunks behind it in the same segment.
+func (v *Volume) beginMetaBatchLocked(f *frozen, n uint32) error {
+	if f.head.chunk+1+n > v.geo.Slots() {
+		if err := v.nextMetaSegmentLocked(f); err != nil {
+			return err
+		}
+	}
+	f.batches = append(f.batches, metaBatch{segment: f.head.segment, chunk: f.head.chunk})
+	f.head.slots[f.head.chunk] = format.Entry{Kind: format.KindHeader}
+	f.head.chunk++
+	return nil
+}
+
+func (v *Volume) nextMetaSegmentLocked(f *frozen) error {
+	c := &v.ckpt
+	var next uint32
+	var err error
+	if n := len(c.spare); n > 0 {
+		next, c.spare = c.spare[n-1], c.spare[:n-1]
+	} else {
+		next, err = v.segs.take(v.segmentLimit())
+		c.nextReady = false
+	}
+	if err != nil {
+		return err
+	}
+	if err := v.segs.seal(f.head.segment, 0); err != nil {
+		return err
+	}
+	if err := v.segs.open(f.head.next, format.BatchMeta); err != nil {
+		return err
+	}
+	f.seals = append(f.seals, metaSeal{f.head.segment, f.head.slots})
+	f.head = metaHead{segment: f.head.next, next: next, slots: make([]format.Entry, v.geo.Slots())}
+	return nil
+}
+
+// placeCatalogLocked places the catalog, in chunks that follow each other.
+func (v *Volume) placeCatalogLocked(f *frozen) error {
+	for i, n := 0, catalogChunks(v.catalogLen); i < n; i++ {
+		if err := v.dropPageLocked(format.MakeRef(v.catalogRef.Phys()+format.Phys(i), 0)); err != nil {
+			return err
+		}
+	}
+	n := catalogChunks(uint32(len(f.catalog)))
+	v.catalogRef, v.catalogLen = format.Unmapped, uint32(len(f.catalog))
+	if n == 0 {
+		return nil
+	}
+	if n+1 > int(v.geo.Slots()) || n > format.MaxEntries {
+		return errors.New("the catalog of mirrors and snapshots does not fit a segment")
+	}
+	if err := v.beginMetaBatchLocked(f, uint32(n)); err != nil {
+		return err
+	}
+	f.batches[len(f.batches)-1].catalog = n
+	for i := range n {
+		phys, err := v.takeMetaChunkLocked(f, format.Entry{Birth: Position(v.ckpt.seq), LBA: uint64(i), Kind: format.KindPage, Count: treeCatalog})
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			v.catalogRef = format.MakeRef(phys, format.Sum(f.catalog))
+		}
+	}
+	return nil
+}
+
+func catalogChunks(n uint32) int { return int(n+chunkSize-1) / chunkSize }
