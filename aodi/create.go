@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
@@ -25,8 +26,11 @@ func Create(path string, opt CreateOptions) error {
 	if err != nil {
 		return err
 	}
-	err = CreateOn(d, opt)
-	return errors.Join(err, d.Close())
+	err = errors.Join(CreateOn(d, opt), d.Close())
+	if err != nil && !d.Fixed() {
+		err = errors.Join(err, os.Remove(path)) // it was empty or not there
+	}
+	return err
 }
 
 // The segments of a new container.

@@ -14,10 +14,10 @@ import (
 
 const chunk = 4096
 
-// seedOf returns the seed of a randomised test, from SEED or from the clock, and prints it when the test fails.
+// seedOf returns the seed of a randomised test, from CAWRM_SEED or from the clock, and prints it when the test fails.
 func seedOf(t *testing.T) uint64 {
 	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("SEED"); s != "" {
+	if s := os.Getenv("CAWRM_SEED"); s != "" {
 		seed = 0
 		for _, c := range s {
 			seed = seed*10 + uint64(c-'0')
@@ -25,7 +25,7 @@ func seedOf(t *testing.T) uint64 {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("to replay: SEED=%d", seed)
+			t.Logf("to replay: CAWRM_SEED=%d", seed)
 		}
 	})
 	return seed

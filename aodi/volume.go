@@ -223,7 +223,13 @@ func (v *Volume) close() error {
 	v.ckpt.stop(v)
 	var err error
 	if v.failure() == nil {
-		err = errors.Join(v.Unstage(), v.checkpoint(format.FlagClean))
+		err = v.Unstage()
+		if err == nil {
+			_, err = v.Commit() // whole epochs that nobody waited for
+		}
+		if err == nil {
+			err = v.checkpoint(format.FlagClean)
+		}
 	}
 	close(v.closing)
 	v.mu.Lock()

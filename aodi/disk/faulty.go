@@ -9,6 +9,8 @@ const (
 	OpWrite   Op = "write"
 	OpSync    Op = "sync"
 	OpReserve Op = "reserve"
+	OpGrow    Op = "grow"
+	OpPunch   Op = "punch"
 )
 
 // Faulty wraps a disk and lets a rule fail its operations. The rule is called from any goroutine.
@@ -65,4 +67,28 @@ func (f *Faulty) Reserve(off, n int64) error {
 		return err
 	}
 	return f.Disk.Reserve(off, n)
+}
+
+// Zero writes unless the rule, which sees it as a write, says otherwise.
+func (f *Faulty) Zero(off, n int64) error {
+	if err := f.check(OpWrite, off, int(n)); err != nil {
+		return err
+	}
+	return f.Disk.Zero(off, n)
+}
+
+// Grow grows unless the rule says otherwise.
+func (f *Faulty) Grow(n int64) error {
+	if err := f.check(OpGrow, n, 0); err != nil {
+		return err
+	}
+	return f.Disk.Grow(n)
+}
+
+// Punch punches unless the rule says otherwise.
+func (f *Faulty) Punch(off, n int64) error {
+	if err := f.check(OpPunch, off, int(n)); err != nil {
+		return err
+	}
+	return f.Disk.Punch(off, n)
 }
