@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,7 +17,39 @@ import (
 type history struct {
 	chunks  int
 	ops     []histOp
-	flushed int // all ops below this index were flushed
+	flushed int          // all ops below this index were flushed
+	durable atomic.Int64 // the same, for another goroutine
+}
+
+// crashTrap takes the picture of a power loss right before one of the disk's operations, whichever goroutine it belongs to.
+type crashTrap struct {
+	*disk.Memory
+	h       *history
+	mu      sync.Mutex
+	rng     *rand.Rand
+	after   int64 // operations until it springs
+	crashed *disk.Memory
+	flushed int // what was flushed by then
+}
+
+func (c *crashTrap) rule(disk.Op, int64, int) error {
+	c.mu.Lock()
+	c.after--
+	now := c.after < 0
+	c.mu.Unlock()
+	if now {
+		c.spring()
+	}
+	return nil
+}
+
+func (c *crashTrap) spring() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.crashed == nil {
+		c.flushed = int(c.h.durable.Load())
+		c.crashed = c.Crash(c.rng)
+	}
 }
 
 // histOp is one record: stamp 0 is a discard.
@@ -103,12 +136,18 @@ func crashRun(t *testing.T, rng *rand.Rand, segment uint32) {
 		opt.MapMemory = 64 << 10
 	}
 	for range 4 {
-		v := open(t, d, opt)
+		trap := &crashTrap{Memory: d, rng: newRand(rng.Uint64()), h: h, after: rng.Int64N(400)}
+		v := open(t, &disk.Faulty{Disk: d, Rule: trap.rule}, opt)
 		for range 50 + rng.IntN(400) {
 			h.step(t, v, rng, &stamp)
 		}
-		crashed := d.Crash(rng)
+		if rng.IntN(4) > 0 { // the crash may also come while the volume closes
+			trap.spring()
+		}
 		_ = v.Close()
+		trap.spring()
+		crashed := trap.crashed
+		h.flushed = trap.flushed
 		again := crashed.Crash(rng) // what a crash right after the crash leaves: the same
 		check(t, crashed)
 		v = open(t, crashed, quiet)
@@ -136,6 +175,7 @@ func crashRun(t *testing.T, rng *rand.Rand, segment uint32) {
 			old.Free()
 		}
 		d, h.ops, h.flushed = third, h.ops[:prefix], prefix
+		h.durable.Store(int64(prefix))
 	}
 }
 
@@ -174,6 +214,7 @@ func (h *history) step(t *testing.T, v *aodi.Volume, rng *rand.Rand, stamp *uint
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.durable.Store(int64(h.flushed))
 }
 
 // TestFlushOfOneCoversAll ensures that a flush makes durable what other goroutines had been told was written.
