@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,8 +37,9 @@ type feed struct {
 	committed atomic.Uint64
 	contact   atomic.Int64 // unix ns
 
-	mu  sync.Mutex
-	err error // the first, of all goroutines and of stop
+	mu     sync.Mutex
+	err    error // the first, of runReceive, runCommit and stop
+	broken error // why nothing more can be answered
 }
 
 func newFeed(p *Peer, t *target, l *link, h *wire.Hello) *feed {
@@ -65,7 +67,7 @@ func (f *feed) run(r *wire.Reader) error {
 	var commit, answer sync.WaitGroup
 	commit.Go(f.runCommit)
 	answer.Go(f.runAnswer)
-	f.stop(f.runReceive(r)) // no news when it was stopped
+	f.stop(f.cause(f.runReceive(r))) // no news when it was stopped
 	close(f.staged)
 	commit.Wait()
 	// Nobody stages or commits any more. What is left is the beginning of an epoch that will be sent again, from
@@ -81,6 +83,16 @@ func (f *feed) run(r *wire.Reader) error {
 	_ = f.l.SetWriteDeadline(time.Now().Add(drainTime)) // an answer on a dead link must not hold up the end
 	answer.Wait()
 	return err
+}
+
+// cause is what was heard, or why a write failed when nothing was heard after it.
+func (f *feed) cause(received error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken != nil && errors.Is(received, os.ErrDeadlineExceeded) {
+		return f.broken
+	}
+	return received
 }
 
 func (f *feed) failed(err error) error {
@@ -190,7 +202,10 @@ func (f *feed) runAnswer() {
 			return
 		}
 		if err := f.l.say(frame, f.p.cfg.ReadTimeout); err != nil {
-			f.stop(f.lost(err))
+			f.mu.Lock()
+			f.broken = f.lost(err)
+			f.mu.Unlock()
+			f.l.endReads(drainTime) // time to hear why the source hung up
 			return
 		}
 		beat.Reset(interval)

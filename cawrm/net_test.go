@@ -197,7 +197,7 @@ func (c *memConn) Read(b []byte) (int, error) {
 			c.p.wakeLocked()
 			c.p.mu.Unlock()
 			return n, nil
-		case h.broken:
+		case h.broken && !stalled: // a stalled line does not carry the news of its end either
 			c.p.mu.Unlock()
 			return 0, syscall.ECONNRESET
 		case h.ended && !stalled:
@@ -222,9 +222,10 @@ func (c *memConn) Write(b []byte) (int, error) {
 			return done, os.ErrDeadlineExceeded
 		default:
 		}
+		stalled := c.p.n.isStalled()
 		c.p.mu.Lock()
 		h := &c.p.half[c.side]
-		if h.broken || c.p.half[1-c.side].ended && c.p.half[1-c.side].broken {
+		if h.broken && !stalled {
 			c.p.mu.Unlock()
 			return done, syscall.EPIPE
 		}
@@ -238,7 +239,7 @@ func (c *memConn) Write(b []byte) (int, error) {
 		}
 		h.buf = append(h.buf, b[done:done+room]...)
 		done += room
-		if cut {
+		if cut && !h.broken {
 			c.p.breakLocked()
 		} else if room > 0 {
 			c.p.wakeLocked()
@@ -246,7 +247,7 @@ func (c *memConn) Write(b []byte) (int, error) {
 		changed := h.changed
 		c.p.mu.Unlock()
 		c.p.n.count(c.side, room)
-		if room == 0 && !cut {
+		if room == 0 && (!cut || stalled) {
 			if err := c.wait(changed, c.write); err != nil {
 				return done, err
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -36,9 +37,9 @@ type shipment struct {
 	out   chan *epoch
 	acked chan struct{} // an acknowledgement has made room in the window
 
-	mu    sync.Mutex
-	err   error // of runRead or runSend, the first
-	wrote error // why a write failed: nothing more can be sent
+	mu     sync.Mutex
+	err    error // why runRead can go on no more
+	broken error // why nothing more can be sent
 }
 
 // ship ships until the link ends or this side can go on no more.
@@ -60,7 +61,7 @@ func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.Lo
 	if frame := farewell(err); frame != nil {
 		_ = l.SetWriteDeadline(time.Now().Add(drainTime)) // runSend may finish its frame; then there is room for a word
 		wg.Wait()
-		if s.wrote == nil {
+		if s.broken == nil {
 			l.refuse(frame)
 		}
 	}
@@ -83,26 +84,20 @@ func farewell(err error) []byte {
 	return nil
 }
 
-// fail notes the first error of runRead or runSend and lets runReceive end: at once, or after a broken write when
-// it has had time to hear why the peer hung up.
-func (s *shipment) fail(err error, grace time.Duration) {
-	s.mu.Lock()
-	if s.err == nil {
-		s.err = err
-	}
-	s.mu.Unlock()
-	s.l.endReads(grace)
-}
-
-// cause chooses among the errors of a session the one that explains it: what the peer said, then what
-// this side ran into first.
+// cause chooses among the errors of a session the one that explains it: what the peer said, what this side
+// ran into by itself, what was heard, and only then that a write failed.
 func (s *shipment) cause(received error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if errors.Is(received, errTold) || s.err == nil {
+	switch {
+	case errors.Is(received, errTold):
 		return received
+	case s.err != nil:
+		return s.err
+	case s.broken != nil && errors.Is(received, os.ErrDeadlineExceeded):
+		return s.broken
 	}
-	return s.err
+	return received
 }
 
 // runRead reads the log ahead of the wire. It never reads at or beyond durable_ptr (I1): the source may still
@@ -117,7 +112,10 @@ func (s *shipment) runRead(ctx context.Context) {
 		}
 		if err := s.readEpoch(ctx, ep); err != nil {
 			if ctx.Err() == nil {
-				s.fail(fmt.Errorf("%w: %w", errLocal, err), 0)
+				s.mu.Lock()
+				s.err = fmt.Errorf("%w: %w", errLocal, err)
+				s.mu.Unlock()
+				s.l.endReads(0)
 			}
 			return
 		}
@@ -182,8 +180,10 @@ func (s *shipment) runSend(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			s.wrote = err // read after this goroutine has ended
-			s.fail(fmt.Errorf("send to %v: %w", s.l, err), drainTime)
+			s.mu.Lock()
+			s.broken = fmt.Errorf("send to %v: %w", s.l, err)
+			s.mu.Unlock()
+			s.l.endReads(drainTime) // time to hear why the peer hung up
 			return
 		}
 		beat.Reset(s.m.cfg.KeepAlive)

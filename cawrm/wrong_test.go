@@ -63,7 +63,7 @@ func TestWrongPeer(t *testing.T) {
 			t.Cleanup(backup.Free)
 			m := mirrored(t, v, 10)
 			return openVolume(t, backup, aodi.Options{}), openVolume(t, m, aodi.Options{})
-		}, `(ahead): "vm": the mirror is ahead: it stands at position 11 of lineage`, `the source has durable_ptr 1`},
+		}, `(ahead): "vm": the mirror is ahead: it stands at position 11 of lineage`, `the source is an older copy of the volume`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
