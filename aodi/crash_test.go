@@ -275,3 +275,86 @@ func TestFlushOfOneCoversAll(t *testing.T) {
 		}
 	}
 }
+
+// TestCrashInCheckpoint ensures that a power loss right before each operation of a checkpoint, whatever the disk kept of what
+// was not synced, leaves all that was flushed.
+func TestCrashInCheckpoint(t *testing.T) {
+	rng := newRand(seedOf(t))
+	for i, reached := int64(0), true; reached; i++ {
+		for range 20 {
+			reached = crashInCheckpoint(t, newRand(rng.Uint64()), i)
+		}
+	}
+}
+
+func crashInCheckpoint(t *testing.T, rng *rand.Rand, after int64) (reached bool) {
+	t.Helper()
+	d := disk.NewMemory(1 << 28)
+	defer d.Free()
+	h := &history{chunks: 3000}
+	create(t, d, int64(h.chunks)*chunk, 32)
+	trap := &crashTrap{Memory: d, rng: rng, h: h, after: 1 << 60}
+	v := open(t, &disk.Faulty{Disk: d, Rule: trap.rule}, quiet)
+	stamp := uint64(0)
+	for range 2 { // the first checkpoint of the two is what the second one falls back to
+		for range 30 {
+			h.step(t, v, rng, &stamp)
+		}
+		if err := v.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 30 {
+		h.step(t, v, rng, &stamp)
+	}
+	if err := v.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	h.durable.Store(int64(len(h.ops)))
+	trap.mu.Lock()
+	trap.after = after
+	trap.mu.Unlock()
+	if err := v.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	trap.mu.Lock()
+	reached = trap.crashed != nil
+	trap.mu.Unlock()
+	trap.spring()
+	_ = v.Close()
+	defer trap.crashed.Free()
+	check(t, trap.crashed)
+	v = open(t, trap.crashed, quiet)
+	defer v.Close()
+	if p := h.prefixOf(t, v); p < trap.flushed {
+		t.Fatalf("prefix of %d records, %d were flushed", p, trap.flushed)
+	}
+	return reached
+}
+
+// TestPartialWritesOfOneChunk ensures that writers of different sectors of a chunk, and of all of it, do not undo each other.
+func TestPartialWritesOfOneChunk(t *testing.T) {
+	d := newDisk(t, 1<<30)
+	create(t, d, 16*chunk, 64)
+	v := open(t, d, quiet)
+	defer v.Close()
+	const sectors, rounds, sector = 8, 5000, 512
+	var wg sync.WaitGroup
+	for s := range int64(sectors) {
+		wg.Go(func() {
+			b, got := make([]byte, sector), make([]byte, sector)
+			for i := range uint64(rounds) {
+				binary.LittleEndian.PutUint64(b, i+1)
+				off := 3*chunk + s*sector
+				if err := v.WriteAt(b, off, false); err != nil {
+					t.Error(err)
+				}
+				if err := v.ReadAt(got, off); err != nil || !bytes.Equal(got, b) {
+					t.Errorf("sector %d, round %d: a write was undone (%v)", s, i, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
