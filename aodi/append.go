@@ -16,7 +16,7 @@ import (
 //
 //	WriteAt, Trim, Stage          copy the record into the open batch, under mu
 //	   closeBatchLocked           when it is full, or a flush wants it: header, ticket, queue
-//	   runAppend (several)        write it at its place, in any order
+//	   runAppend (several)        write it at its place, in any order; a flush writes the batch that it closed itself
 //	   durability.complete        the written prefix grows over it
 //	   durability.wait            one fdatasync makes the prefix durable, for all who wait
 //
@@ -164,11 +164,18 @@ func (v *Volume) addDataLocked(b *batch, e format.Entry, p []byte) format.Phys {
 	return phys
 }
 
-// closeBatchLocked ends the open batch and hands it to the disk. commit: the records up to here may be shown.
+// closeBatchLocked ends the open batch and queues it. commit: the records up to here may be shown.
 func (v *Volume) closeBatchLocked(commit bool) {
+	if w, ok := v.endBatchLocked(commit); ok {
+		v.queue <- w // as large as all that can be under way: never waits
+	}
+}
+
+// endBatchLocked ends the open batch; the caller has it written.
+func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 	b := v.batch
 	if b == nil {
-		return
+		return write{}, false
 	}
 	v.batch = nil
 	if commit {
@@ -179,14 +186,9 @@ func (v *Volume) closeBatchLocked(commit bool) {
 	v.slots[b.chunk] = format.Entry{Kind: format.KindHeader}
 	v.head.PrevCRC, v.head.Seq, v.head.Chunk = crc, v.head.Seq+1, v.head.Chunk+b.hdr.Chunks()
 	v.sinceCheckpoint.Add(int64(b.hdr.Chunks()) * format.ChunkSize)
-	v.enqueueLocked(write{batch: b, buf: b.buf[:int(b.hdr.Chunks())*format.ChunkSize],
-		off: int64(b.phys) * format.ChunkSize, end: b.hdr.End})
-}
-
-func (v *Volume) enqueueLocked(w write) {
 	v.ticket++
-	w.ticket = v.ticket
-	v.queue <- w // as large as all that can be under way: never waits
+	return write{batch: b, buf: b.buf[:int(b.hdr.Chunks())*format.ChunkSize],
+		off: int64(b.phys) * format.ChunkSize, ticket: v.ticket, end: b.hdr.End}, true
 }
 
 // nextSegmentLocked seals the head's segment and moves the head on. It reports that it waited, with mu released,
@@ -217,28 +219,34 @@ func (v *Volume) sealLocked() {
 	buf := directio.AlignedBlock(int(v.geo.SummaryChunks) * format.ChunkSize)
 	s.Encode(v.geo, buf)
 	clear(v.slots)
-	v.enqueueLocked(write{buf: buf, off: int64(v.geo.Phys(v.head.Segment, v.geo.Slots())) * format.ChunkSize, end: v.logEnd})
+	v.ticket++
+	v.queue <- write{buf: buf, off: int64(v.geo.Phys(v.head.Segment, v.geo.Slots())) * format.ChunkSize, ticket: v.ticket, end: v.logEnd}
 }
 
-// runAppend writes what is queued. A write that fails is final for the volume: what was accepted behind it
-// can no longer be promised.
+// runAppend writes what is queued.
 func (v *Volume) runAppend() {
 	defer v.wg.Done()
 	for w := range v.queue {
-		err := v.failure()
-		if err == nil {
-			if err = v.d.WriteAt(w.buf, w.off); err != nil {
-				v.fail(err)
-			}
-		}
-		if err == nil {
-			if w.batch != nil {
-				w.batch.written.Store(true) // before it counts: who sees it durable finds it written
-			}
-			v.dur.complete(w.ticket, w.end)
-		}
-		v.mu.Lock()
-		v.room.Broadcast()
-		v.mu.Unlock()
+		v.put(w)
 	}
+}
+
+// put writes a batch or a summary. A write that fails is final for the volume: what was accepted behind it can no
+// longer be promised.
+func (v *Volume) put(w write) {
+	err := v.failure()
+	if err == nil {
+		if err = v.d.WriteAt(w.buf, w.off); err != nil {
+			v.fail(err)
+		}
+	}
+	if err == nil {
+		if w.batch != nil {
+			w.batch.written.Store(true) // before it counts: who sees it durable finds it written
+		}
+		v.dur.complete(w.ticket, w.end)
+	}
+	v.mu.Lock()
+	v.room.Broadcast()
+	v.mu.Unlock()
 }

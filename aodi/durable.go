@@ -121,12 +121,17 @@ func (v *Volume) Flush() error {
 }
 
 func (v *Volume) flush() error {
+	var w write
+	last := false
 	v.mu.Lock()
 	if v.role == RolePrimary {
-		v.closeBatchLocked(true)
+		w, last = v.endBatchLocked(true)
 	}
 	ticket := v.ticket
 	v.mu.Unlock()
+	if last {
+		v.put(w) // here and now: handing it over would cost two switches of goroutine
+	}
 	if err := v.dur.wait(ticket); err != nil {
 		return v.fail(err)
 	}
