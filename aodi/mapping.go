@@ -9,7 +9,7 @@ import (
 
 // refAtLocked looks one chunk up. mapMu is held, shared or exclusively.
 func (v *Volume) refAtLocked(lba uint64) (ref, error) {
-	b, err := v.fwd.leaf(lba / format.RefsPerPage)
+	b, err := v.fwd.leaf(lba/format.RefsPerPage, true)
 	if b == nil || err != nil {
 		return format.Unmapped, err
 	}
@@ -74,7 +74,7 @@ func (v *Volume) mapRangeLocked(lba, end uint64, kind format.Kind, steps int) (f
 
 // setLeafLocked sets the references of one leaf's chunks [lba, stop), and widens [first, last) over those that changed.
 func (v *Volume) setLeafLocked(lba, stop uint64, to ref, first, last *uint64) (changed int, err error) {
-	old, err := v.fwd.leaf(lba / format.RefsPerPage)
+	old, err := v.fwd.leaf(lba/format.RefsPerPage, true)
 	if err != nil {
 		return 0, err
 	}
@@ -185,21 +185,14 @@ func (v *Volume) applyLocked(h *format.BatchHeader, seg, chunk uint32) error {
 }
 
 // warm reads the map pages that a write of n chunks will change, so that it does not wait for the disk while it
-// holds the locks.
-func (v *Volume) warm(lba uint64, n int) error {
+// holds the locks. Without wait it only looks whether they are in memory, else disk.ErrWouldBlock.
+func (v *Volume) warm(lba uint64, n int, wait bool) error {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	for i := lba / format.RefsPerPage; i <= (lba+uint64(n)-1)/format.RefsPerPage; i++ {
-		if _, err := v.fwd.leaf(i); err != nil {
+		if _, err := v.fwd.leaf(i, wait); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// hotForWrite tells whether warm would find everything in memory.
-func (v *Volume) hotForWrite(lba uint64, n int) bool {
-	v.mapMu.RLock()
-	defer v.mapMu.RUnlock()
-	return v.fwd.hot(lba/format.RefsPerPage) && v.fwd.hot((lba+uint64(n)-1)/format.RefsPerPage)
 }

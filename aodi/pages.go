@@ -107,8 +107,7 @@ type pageReader struct {
 type mappedSegment struct {
 	b     []byte
 	unmap func() error
-	mu    sync.Mutex
-	seen  []uint64 // bit i: chunk i was read and its checksum verified
+	seen  []atomic.Uint64 // bit i: chunk i was read and its checksum verified
 }
 
 func newPageReader(d disk.Disk, geo format.Geometry) *pageReader {
@@ -116,8 +115,9 @@ func newPageReader(d disk.Disk, geo format.Geometry) *pageReader {
 }
 
 // page returns the page that r leads to. The first use of a page reads it with a system call, which gives
-// its processor back while it waits and returns an error where a mapping would raise a signal, and verifies it.
-func (p *pageReader) page(r ref) ([]byte, error) {
+// its processor back while it waits and returns an error where a mapping would raise a signal, and verifies it;
+// without wait that is disk.ErrWouldBlock. Later uses do not wait, unless the kernel took the memory back since.
+func (p *pageReader) page(r ref, wait bool) ([]byte, error) {
 	seg, chunk := p.geo.Locate(r.Phys())
 	p.mu.RLock()
 	m := p.maps[seg]
@@ -130,11 +130,11 @@ func (p *pageReader) page(r ref) ([]byte, error) {
 	}
 	o := int(chunk) * format.ChunkSize
 	b := m.b[o : o+format.ChunkSize : o+format.ChunkSize]
-	m.mu.Lock()
-	seen := m.seen[chunk/64]&(1<<(chunk%64)) != 0
-	m.mu.Unlock()
-	if seen {
+	if m.seen[chunk/64].Load()&(1<<(chunk%64)) != 0 {
 		return b, nil
+	}
+	if !wait {
+		return nil, disk.ErrWouldBlock
 	}
 	return b, p.firstTouch(m, chunk, r)
 }
@@ -149,24 +149,8 @@ func (p *pageReader) firstTouch(m *mappedSegment, chunk uint32, r ref) error {
 	if !r.Matches(format.Sum(*buf)) {
 		return &CorruptError{Disk: p.d.Name(), What: "map page", Offset: off}
 	}
-	m.mu.Lock()
-	m.seen[chunk/64] |= 1 << (chunk % 64)
-	m.mu.Unlock()
+	m.seen[chunk/64].Or(1 << (chunk % 64))
 	return nil
-}
-
-// hot tells whether the page was used before, so that page will not wait for the disk (unless it was reclaimed since).
-func (p *pageReader) hot(r ref) bool {
-	seg, chunk := p.geo.Locate(r.Phys())
-	p.mu.RLock()
-	m := p.maps[seg]
-	p.mu.RUnlock()
-	if m == nil {
-		return false
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.seen[chunk/64]&(1<<(chunk%64)) != 0
 }
 
 func (p *pageReader) mapSegment(seg uint32) (*mappedSegment, error) {
@@ -179,7 +163,7 @@ func (p *pageReader) mapSegment(seg uint32) (*mappedSegment, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mappedSegment{b: b, unmap: unmap, seen: make([]uint64, (p.geo.SegmentChunks+63)/64)}
+	m := &mappedSegment{b: b, unmap: unmap, seen: make([]atomic.Uint64, (p.geo.SegmentChunks+63)/64)}
 	p.maps[seg] = m
 	return m, nil
 }

@@ -110,11 +110,8 @@ func (v *Volume) lookUp(lba uint64, p []byte, refs []ref, wait bool) error {
 	for i := range refs {
 		at := lba + uint64(i)
 		if slot := at % format.RefsPerPage; i == 0 || slot == 0 {
-			if !wait && !v.fwd.hot(at/format.RefsPerPage) {
-				return disk.ErrWouldBlock
-			}
 			var err error
-			if leaf, err = v.fwd.leaf(at / format.RefsPerPage); err != nil {
+			if leaf, err = v.fwd.leaf(at/format.RefsPerPage, wait); err != nil {
 				return err
 			}
 		}

@@ -23,7 +23,7 @@ type segmentTable struct {
 }
 
 func (s *segmentTable) row(seg uint32) (format.SegmentRow, error) {
-	b, err := s.tree.leaf(uint64(seg) / format.RowsPerPage)
+	b, err := s.tree.leaf(uint64(seg)/format.RowsPerPage, true)
 	if b == nil || err != nil {
 		return format.SegmentRow{}, err
 	}

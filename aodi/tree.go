@@ -10,7 +10,7 @@ const (
 )
 
 // tree is a copy-on-write radix tree of pages: the forward map, with leaves of 512 references, or the
-// segment tree, with leaves of 256 rows. Guarded by Volume.mapMu: shared for leaf, hot and next, exclusive for the rest.
+// segment tree, with leaves of 256 rows. Guarded by Volume.mapMu: shared for leaf and next, exclusive for the rest.
 type tree struct {
 	id     uint32 // what a page's entry in a batch header calls it
 	arena  *arena
@@ -26,18 +26,19 @@ const (
 	treeCatalog = 2
 )
 
-func (t *tree) bytes(r ref) ([]byte, error) {
+func (t *tree) bytes(r ref, wait bool) ([]byte, error) {
 	if inMemory(r) {
 		return t.arena.page(memoryPage(r)), nil
 	}
-	return t.pages.page(r)
+	return t.pages.page(r, wait)
 }
 
-// leaf returns leaf number index for reading, or nil if it does not exist.
-func (t *tree) leaf(index uint64) ([]byte, error) {
+// leaf returns leaf number index for reading, or nil if it does not exist. Without wait a page that would have to be read
+// from the disk is disk.ErrWouldBlock.
+func (t *tree) leaf(index uint64, wait bool) ([]byte, error) {
 	r := t.root
 	for level := t.height - 1; r != format.Unmapped; level-- {
-		b, err := t.bytes(r)
+		b, err := t.bytes(r, wait)
 		if err != nil || level == 0 {
 			return b, err
 		}
@@ -46,31 +47,12 @@ func (t *tree) leaf(index uint64) ([]byte, error) {
 	return nil, nil
 }
 
-// hot tells whether leaf(index) can be answered without waiting for the disk.
-func (t *tree) hot(index uint64) bool {
-	r := t.root
-	for level := t.height - 1; r != format.Unmapped; level-- {
-		if !inMemory(r) && !t.pages.hot(r) {
-			return false
-		}
-		if level == 0 {
-			return true
-		}
-		b, err := t.bytes(r)
-		if err != nil {
-			return false
-		}
-		r = refAt(b, index>>(fanBits*(level-1))&fanMask)
-	}
-	return true
-}
-
 // next returns the first leaf at or after index that exists and is below end.
 func (t *tree) next(index, end uint64) (uint64, []byte, error) {
 	for index < end {
 		r, level := t.root, t.height-1
 		for ; r != format.Unmapped; level-- {
-			b, err := t.bytes(r)
+			b, err := t.bytes(r, true)
 			if err != nil || level == 0 {
 				return index, b, err
 			}
@@ -124,7 +106,7 @@ func (t *tree) writable(r ref, level uint8, index uint64) (ref, []byte, error) {
 	var src []byte
 	if r != format.Unmapped {
 		var err error
-		if src, err = t.bytes(r); err != nil {
+		if src, err = t.bytes(r, true); err != nil {
 			return r, nil, err
 		}
 	}

@@ -58,7 +58,7 @@ func (v *Volume) TryWriteAt(p []byte, off int64) error {
 	sumChunks(p, sums[:n])
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.failure() != nil || !v.canAppendLocked(n) || v.mapTooLarge() || !v.hotForWrite(lba, n) {
+	if v.failure() != nil || !v.canAppendLocked(n) || v.mapTooLarge() || v.warm(lba, n, false) != nil {
 		return disk.ErrWouldBlock
 	}
 	for done := 0; done < n; {
@@ -101,7 +101,7 @@ func (v *Volume) putChunks(lba uint64, p []byte, only *ref) error {
 	for len(p) > 0 {
 		n := min(len(p)/chunkSize, format.MaxEntries)
 		sumChunks(p, sums[:n])
-		if err := v.warm(lba, n); err != nil {
+		if err := v.warm(lba, n, true); err != nil {
 			return err
 		}
 		for done := 0; done < n; {
