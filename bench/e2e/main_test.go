@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,6 +100,10 @@ func newSite(t *testing.T, what string) *site.Site {
 	}
 	t.Cleanup(func() {
 		s.Kill()
+		// CAWRM_BIN may be a binary built with -race.
+		if strings.Contains(s.Log(), "DATA RACE") {
+			t.Errorf("the %s has a data race", what)
+		}
 		if t.Failed() {
 			t.Logf("log of the %s:\n%s", what, s.Log())
 		}
