@@ -11,8 +11,13 @@ import (
 )
 
 const (
-	// ioBuffer is the size of a connection's read buffer and of each block of inline replies.
-	ioBuffer = 256 << 10
+	// ioBuffer is the size of a connection's read buffer and of each block of inline replies: the
+	// largest inline request with what may stand before and behind it.
+	ioBuffer = 2 * inlineMax
+	// readAhead is how much one system call reads beyond what is needed: many small requests, but
+	// little of the payload of a large one, which might have to be moved.
+	readAhead = 128 << 10
+	readMore  = 4 << 10
 	// maxRequests and maxPayloads bound what one connection has in flight outside of its own
 	// buffers: one payload of the largest kind always fits.
 	maxRequests = 256
@@ -153,7 +158,11 @@ func (c *conn) need(n int) error {
 		if err := c.flush(); err != nil {
 			return err
 		}
-		m, err := c.receive(c.in[c.w:])
+		ahead := readMore
+		if n < readAhead {
+			ahead = readAhead
+		}
+		m, err := c.receive(c.in[c.w:min(len(c.in), c.r+n+ahead)])
 		if err != nil {
 			return cutOff(err, c.r != c.w)
 		}

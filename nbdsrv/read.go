@@ -1,7 +1,8 @@
 package nbdsrv
 
-// sparseMin is the smallest read, in bytes, for which the device is asked for holes, and the smallest
-// hole that is told to the client instead of sent as zeroes.
+// A worker asks the device for holes before a read of at least sparseMin bytes, and tells the client
+// of those of at least holeMin bytes instead of sending zeroes, in up to maxChunks chunks. Inline reads
+// do not ask: Extents may wait.
 const (
 	sparseMin = 64 << 10
 	holeMin   = 16 << 10

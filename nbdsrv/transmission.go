@@ -8,7 +8,11 @@ import (
 
 // inlineMax is the largest read or write, in bytes, that the reader serves by itself when the
 // device can do it without waiting. Its payload lies in the read buffer as a whole.
-const inlineMax = 64 << 10
+const inlineMax = 256 << 10
+
+// flushAt is how many bytes of inline replies are sent off while more requests are at hand: the
+// client can go on, and the replies are still in the processor's cache.
+const flushAt = 128 << 10
 
 // serveRequests reads requests and serves them, or hands them to workers, until the end.
 func (c *conn) serveRequests() error {
@@ -103,6 +107,9 @@ func (c *conn) read(r *request) error {
 		case err == nil:
 			c.out = c.view.mode.appendData(c.out, r)[:at+head+n]
 			c.counts.readBytes.Add(uint64(n))
+			if len(c.out) >= flushAt {
+				return c.flush()
+			}
 			return nil
 		case err != ErrWouldBlock:
 			c.failed(r, err)

@@ -2,6 +2,7 @@ package nbdsrv
 
 import (
 	"net"
+	"runtime"
 	"sync"
 )
 
@@ -47,13 +48,16 @@ func (w *writer) init(c *conn) {
 	w.changed.L = &w.mu
 }
 
+// largePayload is the size, in bytes, from which a payload is worth a system call of its own.
+const largePayload = 32 << 10
+
 // sendLocked queues s. It returns with w.mu unlocked, after writing if nobody else did.
 func (w *writer) sendLocked(s ...segment) {
 	for _, s := range s {
 		w.queue = append(w.queue, s)
 		w.queued += len(s.b)
 	}
-	w.writeLocked()
+	w.writeLocked(w.queued >= largePayload)
 }
 
 // sendSmallLocked is sendLocked for the answer of a request without data, which is copied: it joins
@@ -73,46 +77,66 @@ func (w *writer) sendSmallLocked(reply []byte, charge int64) {
 		})
 		w.queued += len(reply)
 	}
-	w.writeLocked()
+	w.writeLocked(charge >= largePayload)
 }
 
-// writeLocked writes the queue until it is empty, unless somebody does. It unlocks w.mu.
-func (w *writer) writeLocked() {
+// writeLocked writes the queue until it is empty, unless somebody does. It unlocks w.mu. After a small
+// request it lets other workers go first: those about to finish get their replies into the same
+// batch. After a large one that would only let its data grow cold.
+func (w *writer) writeLocked(large bool) {
 	if w.writing {
 		w.mu.Unlock()
 		return
 	}
 	w.writing = true
+	if !large {
+		w.mu.Unlock()
+		runtime.Gosched()
+		w.mu.Lock()
+	}
+	w.runWriterLocked()
+	w.mu.Unlock()
+}
+
+// runWriterLocked writes the queue until it is empty; the caller has set w.writing.
+func (w *writer) runWriterLocked() {
 	for len(w.queue) > 0 {
-		batch := w.queue
+		batch, err := w.queue, w.failed
 		w.queue, w.spare, w.queued = w.spare[:0], nil, 0
-		err := w.failed
 		w.mu.Unlock()
 		if err == nil {
 			err = w.write(batch)
 		}
-		var charge int64
-		ends := 0
-		for i := range batch {
-			batch[i].buf.release()
-			charge += batch[i].charge
-			ends += batch[i].ends
-			batch[i] = segment{}
-		}
+		charge, ends := settle(batch)
 		w.c.server.memory.give(charge)
 		w.mu.Lock()
 		w.payloads -= charge
 		w.requests -= ends
 		w.spare = batch[:0]
-		if err != nil && w.failed == nil {
-			w.failed = err
-			w.c.raw.Close() // wakes the reader
-		}
-		w.changed.Broadcast()
+		w.noteLocked(err)
 	}
 	w.writing = false
 	w.changed.Broadcast()
-	w.mu.Unlock()
+}
+
+// noteLocked keeps the first error and wakes who waits for the writer.
+func (w *writer) noteLocked(err error) {
+	if err != nil && w.failed == nil {
+		w.failed = err
+		w.c.raw.Close() // wakes the reader
+	}
+	w.changed.Broadcast()
+}
+
+// settle gives back the buffers of a batch and adds up what it held.
+func settle(batch []segment) (charge int64, ends int) {
+	for i := range batch {
+		batch[i].buf.release()
+		charge += batch[i].charge
+		ends += batch[i].ends
+		batch[i] = segment{}
+	}
+	return charge, ends
 }
 
 // write sends a batch in as few system calls as it takes.
@@ -137,23 +161,34 @@ func (c *conn) room(n int) {
 	}
 }
 
-// flush hands c.out to the writer. It waits when too much is queued behind a slow client.
+// flush sends c.out. While another goroutine writes, c.out joins the queue instead, and the reader
+// waits only when too much is queued behind a slow client.
 func (c *conn) flush() error {
 	w := &c.writer
 	w.mu.Lock()
-	if len(c.out) > 0 {
-		s := segment{b: c.out, buf: c.outBuf}
+	defer w.mu.Unlock()
+	switch {
+	case len(c.out) == 0:
+	case w.failed != nil:
+		c.out = c.out[:0]
+	case !w.writing: // the usual case: c.out is written in place and used again
+		w.writing = true
+		w.mu.Unlock()
+		_, err := w.c.nc.Write(c.out)
+		c.out = c.out[:0]
+		w.mu.Lock()
+		w.noteLocked(err)
+		w.runWriterLocked()
+	default:
+		w.queue = append(w.queue, segment{b: c.out, buf: c.outBuf})
+		w.queued += len(c.out)
 		c.outBuf = newBuffer(ioBuffer)
 		c.out = c.outBuf.data()[:0]
-		w.sendLocked(s)
-		w.mu.Lock()
 		for w.writing && w.queued > maxQueued && w.failed == nil {
 			w.changed.Wait()
 		}
 	}
-	err := w.failed
-	w.mu.Unlock()
-	return err
+	return w.failed
 }
 
 // begin admits one request with a payload buffer for n bytes (none for 0), or waits until it fits.
