@@ -51,7 +51,7 @@ see what came later. When the daemon goes away, what the device is asked for wai
 	}
 	f.control.add(c)
 	c.Flags().IntVar(&f.connections, "connections", 1, "connections to the daemon, 1 to 16")
-	c.Flags().IntVar(&f.blockSize, "block-size", 4096, "logical block size of the device: 512, 1024, 2048 or 4096 bytes")
+	c.Flags().IntVar(&f.blockSize, "block-size", 512, "logical block size of the device: 512, 1024, 2048 or 4096 bytes; what is made with a small one does not mount with a larger one")
 	c.Flags().DurationVar(&f.timeout, "timeout", 0, "take a connection for dead when one answer takes longer (default: never)")
 	c.Flags().DurationVar(&f.deadTimeout, "dead-timeout", time.Minute, "how long requests wait for --reconnect after the daemon went away; 0 fails them at once")
 	c.Flags().BoolVar(&f.reconnect, "reconnect", false, "give a device whose daemon was restarted new connections")
