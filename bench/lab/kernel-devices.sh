@@ -56,7 +56,7 @@ ready /run/a.log unix:/run/a.sock
 step "ext4 on a device of nbd-client"
 nbd-client -N vol 127.0.0.1 10809 /dev/nbd0
 # The devices of cawrm attach have logical blocks of 4 KiB.
-mkfs.ext4 -q -b 4096 /dev/nbd0
+mkfs.ext4 -q /dev/nbd0
 mount -t ext4 /dev/nbd0 /fs
 mkdir /fs/old
 for i in $(seq 40); do dd if=/dev/urandom of=/fs/old/$i bs=4k count=$((i * 3)) status=none; done

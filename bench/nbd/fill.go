@@ -9,7 +9,7 @@ import (
 )
 
 // fill writes the whole image in order, in pieces of 1 MiB that do not
-// compress, and flushes.
+// compress, flushes, and reads it all once.
 func (s *server) fill(ctx context.Context) error {
 	c, err := nbdclient.Dial(ctx, s.addr, s.export)
 	if err != nil {
@@ -41,7 +41,12 @@ func (s *server) fill(ctx context.Context) error {
 	if err := c.Flush(); err != nil {
 		return err
 	}
-	return s.settle(ctx)
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	// The reads that follow are to be reads from memory for every server: one writes past the page cache, another
+	// through it.
+	return c.Sweep(func(int64, []byte) error { return nil })
 }
 
 // settle makes the server durable, and its mirror equal, after a turn.
