@@ -114,7 +114,7 @@ func rollLine(g *Rolled, end format.Position) string {
 		s += fmt.Sprintf(", %d uncommitted ones do not", g.Void)
 	}
 	if g.Stop != nil {
-		s += fmt.Sprintf("; it ends at segment %d chunk %d: %v", g.Log.Segment, g.Log.Chunk, g.Stop)
+		s += fmt.Sprintf("; it ends at segment %d chunk %d, where nothing follows (%v)", g.Log.Segment, g.Log.Chunk, g.Stop)
 	}
 	return s
 }
