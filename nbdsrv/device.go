@@ -36,7 +36,7 @@ type Device interface {
 var ErrWouldBlock = errors.New("nbdsrv: the call would block")
 
 // Nonblocking is an optional part of a Device that can tell that a call would wait. The server then
-// serves small requests in the goroutine that reads the socket, and runs the blocking call
+// serves requests up to 256 KiB in the goroutine that reads the socket, and runs the blocking call
 // elsewhere when it gets ErrWouldBlock. TryReadAt may leave anything in p when it fails.
 type Nonblocking interface {
 	TryReadAt(p []byte, off int64) error

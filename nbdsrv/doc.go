@@ -18,32 +18,35 @@
 //	                                                 |  anything else                     |
 //	                                                 +-> task -> runWorker -> Device -----+-> queue -> socket
 //
-// One goroutine reads a connection. One read system call fetches many requests; small reads and writes
-// are served on the spot when the device is [Nonblocking], a write straight out of the read buffer, a
-// read straight into the block of replies that leaves before the next system call that reads. All else
+// One goroutine reads a connection. One read system call fetches many requests; reads and writes up to
+// 256 KiB are served on the spot when the device is [Nonblocking], a write straight out of the read
+// buffer, a read straight into the block of replies that leaves before the next system call that reads. All else
 // goes to the connection's workers and is answered when it is done, in any order. Whoever queues a reply
 // while nobody writes becomes the writer until the queue is empty, so replies that are ready together
 // leave in one system call.
 //
 // # Copies
 //
-// An inline write is not copied between the socket and the device, an inline read neither. A large
-// write is received straight into a page-aligned buffer, but for what the read buffer already held; a
-// large read is read behind the place of its header into such a buffer and sent from there.
+// An inline request, up to 256 KiB, is copied once between the server and the device and once between
+// the server and the socket, through two buffers a connection that stay in the processor's cache. A
+// larger write, or one that has to wait, is received straight into a page-aligned buffer, but for what
+// the read buffer already held; such a read is read behind the place of its header into such a buffer
+// and sent from there.
 //
 // # Memory
 //
-// A connection costs a read buffer and a block of replies (256 KiB each), at most 1 MiB of inline
-// replies queued behind a slow client, and what its requests in flight hold: up to 256 requests and 64
-// MiB of buffers, each at most twice the payload it is for. The buffers of all connections together stay
-// within Config.MaxInflight (512 MiB), except that a connection with no payload in flight may always
-// begin one. So a client that sends half of a payload and stalls, or does not read its replies, holds
-// that much and no more, and nobody waits for it:
+// From its first byte a connection costs a read buffer and a block of replies, 512 KiB each; then at
+// most 1.5 MiB of inline replies queued behind a slow client, and what its requests in flight hold: up
+// to 256 requests and 64 MiB of buffers, each at most twice the payload it is for. The buffers of all
+// connections together stay within Config.MaxInflight (512 MiB), except that a connection with no
+// payload in flight may always begin one. So a client that sends half of a payload and stalls, or does
+// not read its replies, holds that much and no more, and nobody waits for it:
 //
-//	total <= MaxInflight + MaxConns * (largest MaxPayload + 1.75 MiB)
+//	total <= MaxInflight + MaxConns * (largest MaxPayload, as a power of two, + 2.5 MiB)
 //
-// When a bound is reached the connection's reader stops reading. A client has to read its replies while
-// it sends requests, as all known ones do.
+// A write of up to 256 KiB to a device that does not wait is received into the read buffer and costs
+// nothing else. When a bound is reached the connection's reader stops reading. A client has to read its
+// replies while it sends requests, as all known ones do.
 //
 // # Locks
 //

@@ -84,25 +84,22 @@ func (s *Server) forget(c *conn) {
 	s.running.Done()
 }
 
-// Socket settings: room for a few large requests in a unix socket, whose default holds less than
-// one of 256 KiB; TCP tunes its own. Unacknowledged data of a dead peer is given up after a while,
-// as keep-alive does for an idle one.
-const (
-	unixSocketBuffer = 1 << 20
-	userTimeout      = 2 * time.Minute
-)
+// userTimeout is when unacknowledged data of a dead TCP peer is given up, as keep-alive does for an
+// idle one.
+const userTimeout = 2 * time.Minute
 
+// tune sets what Go has not set already; that is TCP_NODELAY and keep-alive. The sizes of socket
+// buffers stay as they are: TCP tunes its own, and replies that fill a larger buffer of a unix socket
+// leave the processor's cache before the client reads them.
 func tune(nc net.Conn) {
-	switch t := nc.(type) {
-	case *net.UnixConn:
-		_ = t.SetReadBuffer(unixSocketBuffer)
-		_ = t.SetWriteBuffer(unixSocketBuffer)
-	case *net.TCPConn: // Go has set TCP_NODELAY and keep-alive
-		if rc, err := t.SyscallConn(); err == nil {
-			_ = rc.Control(func(fd uintptr) {
-				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
-			})
-		}
+	t, ok := nc.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	if rc, err := t.SyscallConn(); err == nil {
+		_ = rc.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		})
 	}
 }
 

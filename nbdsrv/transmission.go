@@ -7,7 +7,7 @@ import (
 )
 
 // inlineMax is the largest read or write, in bytes, that the reader serves by itself when the
-// device can do it without waiting. Its payload lies in the read buffer as a whole.
+// device can do it without waiting: its payload lies in the read buffer as a whole.
 const inlineMax = 256 << 10
 
 // flushAt is how many bytes of inline replies are sent off while more requests are at hand: the
