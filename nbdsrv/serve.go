@@ -84,22 +84,28 @@ func (s *Server) forget(c *conn) {
 	s.running.Done()
 }
 
-// userTimeout is when unacknowledged data of a dead TCP peer is given up, as keep-alive does for an
-// idle one.
-const userTimeout = 2 * time.Minute
+const (
+	// unixSendBuffer is what a unix socket holds, in bytes, before a write waits (the kernel doubles
+	// it): more than one reply of 256 KiB, or the server would wait in the middle of each, and not
+	// many more, or replies leave the processor's cache before the client reads them.
+	unixSendBuffer = 384 << 10
+	// userTimeout is when unacknowledged data of a dead TCP peer is given up, as keep-alive does
+	// for an idle one.
+	userTimeout = 2 * time.Minute
+)
 
-// tune sets what Go has not set already; that is TCP_NODELAY and keep-alive. The sizes of socket
-// buffers stay as they are: TCP tunes its own, and replies that fill a larger buffer of a unix socket
-// leave the processor's cache before the client reads them.
+// tune sets what Go has not set already, which is TCP_NODELAY and keep-alive. TCP sizes its buffers
+// by itself.
 func tune(nc net.Conn) {
-	t, ok := nc.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	if rc, err := t.SyscallConn(); err == nil {
-		_ = rc.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
-		})
+	switch t := nc.(type) {
+	case *net.UnixConn:
+		_ = t.SetWriteBuffer(unixSendBuffer)
+	case *net.TCPConn:
+		if rc, err := t.SyscallConn(); err == nil {
+			_ = rc.Control(func(fd uintptr) {
+				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+			})
+		}
 	}
 }
 
