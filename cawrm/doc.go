@@ -34,8 +34,8 @@
 // owns one runAccept a listener and one runConn a connection; a connection that feeds a volume (a feed) owns
 // runCommit and runAnswer, and runs runReceive itself.
 //
-// Locks: Peer.mu and target.mu before link.mu; Mirror.mu before nothing. None is held across the network, a
-// commit, or a call of the volume.
+// Locks: Peer.mu before link.mu. Every other one (target.mu, feed.mu, shipment.mu, Mirror.mu) is taken alone. None is
+// held across the network, a commit, or a call of the volume.
 //
 // # One source at a time
 //

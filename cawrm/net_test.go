@@ -20,6 +20,7 @@ type network struct {
 	closed  chan struct{}
 	refused bool // a dial finds nobody
 	stalled bool
+	rate    int // bytes a second that a reader gets, 0: no limit
 	pairs   []*pair
 	forward int64 // cut a connection after so many bytes from the dialler; < 0: never
 	back    int64
@@ -104,6 +105,25 @@ func (n *network) forget(p *pair) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.pairs = slices.DeleteFunc(slices.Clone(n.pairs), func(q *pair) bool { return q == p })
+}
+
+// slice is what one read gets of what it asks for, pace is the time that it takes.
+func (n *network) slice(want int) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.rate > 0 {
+		want = min(want, n.rate/10)
+	}
+	return want
+}
+
+func (n *network) pace() {
+	n.mu.Lock()
+	rate := n.rate
+	n.mu.Unlock()
+	if rate > 0 {
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 func (n *network) isStalled() bool {
@@ -192,10 +212,11 @@ func (c *memConn) Read(b []byte) (int, error) {
 		h := &c.p.half[1-c.side]
 		switch {
 		case len(h.buf) > 0 && !stalled:
-			n := copy(b, h.buf)
+			n := copy(b[:c.p.n.slice(len(b))], h.buf)
 			h.buf = h.buf[n:]
 			c.p.wakeLocked()
 			c.p.mu.Unlock()
+			c.p.n.pace()
 			return n, nil
 		case h.broken && !stalled: // a stalled line does not carry the news of its end either
 			c.p.mu.Unlock()

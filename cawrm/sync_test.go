@@ -178,30 +178,47 @@ func TestRetry(t *testing.T) {
 	})
 }
 
-// TestStatusAddsUp: while a large backlog is shipped, the scales of the lag agree with each other.
+// TestStatusAddsUp: while backlogs are shipped, and between them, the scales of the lag agree with each other.
 func TestStatusAddsUp(t *testing.T) {
 	n := newNetwork()
 	v := newSource(t, 4096)
 	newSite(t, n, newMirror(t))
-	for i := range int64(4000) {
-		write(t, v, i%4096, uint64(i))
-	}
-	m := startMirror(t, v, mirrorConfig(n))
-	check(t, v.Flush())
+	var m *cawrm.Mirror
 	var last aodi.Position
-	eventually(t, "synced", func() bool {
-		st := m.Status()
-		if st.SyncPtr < last {
-			t.Fatalf("sync_ptr went from %d to %d", last, st.SyncPtr)
+	const burst, bursts = 1000, 4
+	for b := range int64(bursts) {
+		for i := range int64(burst) {
+			write(t, v, i, uint64(b))
 		}
-		last = st.SyncPtr
-		if want := uint64(4000 - st.SyncPtr); st.LagRecords != want || st.LagBytes != int64(want)*chunk || (st.LagSeconds > 0) != (want > 0) {
-			t.Fatalf("sync_ptr %d of 4000 single-chunk records: %+v", st.SyncPtr, st)
+		if m == nil { // the first burst is there before the mirror
+			m = startMirror(t, v, mirrorConfig(n))
 		}
-		return st.State == cawrm.StateSynced
-	}, func() any { return m.Status() })
-	if st := m.Status(); st.SentBytes < 4000*chunk || st.SentBytes > 4000*(chunk+64) {
-		t.Errorf("%d bytes sent for %d", st.SentBytes, 4000*chunk)
+		check(t, v.Flush())
+		end := aodi.Position((b + 1) * burst)
+		eventually(t, "synced", func() bool {
+			st := m.Status()
+			if st.SyncPtr < last {
+				t.Fatalf("sync_ptr went from %d to %d", last, st.SyncPtr)
+			}
+			last = st.SyncPtr
+			if want := uint64(end - st.SyncPtr); st.LagRecords != want || st.LagBytes != int64(want)*chunk || (st.LagSeconds > 0) != (want > 0) {
+				t.Fatalf("sync_ptr %d of %d single-chunk records: %+v", st.SyncPtr, end, st)
+			}
+			return st.State == cawrm.StateSynced
+		}, func() any { return m.Status() })
+	}
+	if st, all := m.Status(), int64(burst*bursts); st.SentBytes < all*chunk || st.SentBytes > all*(chunk+64) {
+		t.Errorf("%d bytes sent for %d", st.SentBytes, all*chunk)
+	}
+	// Each of these is on its way alone, and stays there.
+	n.set(func(n *network) { n.stalled = true })
+	for i := range int64(3) {
+		write(t, v, i, 9)
+		check(t, v.Flush())
+		time.Sleep(2 * time.Millisecond)
+	}
+	if st := m.Status(); st.LagRecords != 3 || st.LagBytes != 3*chunk || st.LagSeconds < 0.004 || st.LagSeconds > 5 {
+		t.Errorf("three chunks in flight: %+v", st)
 	}
 }
 
@@ -228,6 +245,32 @@ func TestSlowDiskIsNoDeadLink(t *testing.T) {
 		synced(t, v, m)
 		if n.dialled() != 1 {
 			t.Errorf("%d connections, want the first to have lasted", n.dialled())
+		}
+		sameContent(t, v, s.v)
+	})
+}
+
+// TestSlowLine: a line on which one frame takes longer than the silence that means death is not dead, and what is
+// said on it does not wait behind the records.
+func TestSlowLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.rate = 20 << 10 // a megabyte takes 50 s
+		v := newSource(t, 1024)
+		s := newSite(t, n, newMirror(t))
+		for i := range int64(600) {
+			write(t, v, i, uint64(i))
+		}
+		check(t, v.Flush())
+		m := startMirror(t, v, mirrorConfig(n))
+		time.Sleep(40 * time.Second)
+		if st := m.Status(); st.State != cawrm.StateSyncing || st.SyncPtr != 0 || st.LagRecords != 600 {
+			t.Errorf("within the first frame: %+v", st)
+		}
+		time.Sleep(5 * time.Minute)
+		synced(t, v, m)
+		if st := m.Status(); st.LastError != "" || n.dialled() != 1 {
+			t.Errorf("the line was given up: %+v, %d connections", st, n.dialled())
 		}
 		sameContent(t, v, s.v)
 	})
