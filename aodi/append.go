@@ -24,7 +24,7 @@ import (
 // written is read from memory, by clients and by the sync loops of mirrors.
 
 const (
-	batchBuffers = 24 // 16 MiB: what may be accepted and not yet written, and what is kept resident
+	batchBuffers = 32 // 21 MiB: what may be accepted and not yet written, and what is kept resident
 	appenders    = 3  // batches on their way to the disk at a time
 	batchBytes   = (1 + format.MaxEntries) * format.ChunkSize
 )
@@ -91,8 +91,11 @@ func (v *Volume) openBatchLocked() (*batch, error) {
 		if err := v.failure(); err != nil {
 			return nil, err
 		}
-		if v.batch != nil {
-			return v.batch, nil
+		if b := v.batch; b != nil {
+			if len(b.hdr.Entries) == 0 {
+				b.hdr.Time = v.now().UnixNano() // it was opened for a record that did not come
+			}
+			return b, nil
 		}
 		if !recovery.Fits(v.geo, v.head.Chunk) {
 			if waited, err := v.nextSegmentLocked(); err != nil {
@@ -116,7 +119,12 @@ func (v *Volume) canAppendLocked(n int) bool {
 	if v.batch != nil && v.batch.dataRoom() >= n {
 		return true
 	}
-	return recovery.Fits(v.geo, v.head.Chunk+2+uint32(n)) && len(v.spare) > 1
+	at := v.head.Chunk
+	if v.batch != nil {
+		at += 1 + uint32(v.batch.hdr.Data)
+	}
+	// resident changes only under mu and mapMu, so mu is enough to look at it.
+	return recovery.Fits(v.geo, at+2+uint32(n)) && (len(v.spare) > 1 || len(v.resident) > 0 && v.resident[0].written.Load())
 }
 
 // takeBufferLocked returns a buffer that nothing needs: a spare one, or the oldest resident batch's if it was written.
@@ -174,8 +182,8 @@ func (v *Volume) closeBatchLocked(commit bool) {
 // endBatchLocked ends the open batch; the caller has it written.
 func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 	b := v.batch
-	if b == nil {
-		return write{}, false
+	if b == nil || len(b.hdr.Entries) == 0 && v.role == RolePrimary {
+		return write{}, false // an empty batch stays open; a mirror's can carry a commit
 	}
 	v.batch = nil
 	if commit {
@@ -201,7 +209,7 @@ func (v *Volume) nextSegmentLocked() (waited bool, err error) {
 		return true, nil
 	}
 	v.mapMu.Lock()
-	after, err := v.segs.take(v.logLimit())
+	after, err := v.segs.take(v.segmentLimit(), v.checkpointKeep())
 	v.mapMu.Unlock()
 	if err != nil {
 		return false, err

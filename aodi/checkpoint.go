@@ -21,18 +21,21 @@ import (
 // A segment that dies is free only after the flip that says so is durable: until then the checkpoint before
 // may be the one that recovery takes, and it refers to the segment (V4).
 
-// checkpointer is the state of checkpoints. Fields without atomic are guarded by run.
+// checkpointer is the state of checkpoints.
 type checkpointer struct {
-	run       sync.Mutex // one at a time
-	seq       uint64
-	head      metaHead
-	nextReady bool     // head.next has its space reserved
-	spare     []uint32 // segments taken and reserved for a checkpoint that needs more
-	err       error    // of the last one that ran by itself; guarded by Volume.mu
-	wake      chan struct{}
-	quit      chan struct{}
-	quitOnce  sync.Once
-	done      chan struct{}
+	run sync.Mutex // one at a time
+	seq uint64
+
+	space     sync.Mutex // one reserveMeta at a time
+	head      metaHead   // guarded by Volume.mapMu, like the two below
+	readyNext uint32     // the segment whose space was reserved for head.next
+	spare     []uint32   // segments taken and reserved for a checkpoint that needs more
+
+	err      error // of the last one that ran by itself; guarded by Volume.mu
+	wake     chan struct{}
+	quit     chan struct{}
+	quitOnce sync.Once
+	done     chan struct{}
 }
 
 // metaHead is where map pages go.
@@ -91,7 +94,7 @@ func (v *Volume) checkpoint(flags uint32) error {
 	if err := v.failure(); err != nil {
 		return err
 	}
-	if err := v.reserveMeta(); err != nil {
+	if err := v.reserveMeta(0); err != nil {
 		v.log.Warn("checkpoint postponed", "err", err)
 		return err
 	}
@@ -113,35 +116,50 @@ func (v *Volume) checkpoint(flags uint32) error {
 	return nil
 }
 
-// reserveMeta reserves the space that a checkpoint of the pages in memory needs, with some to spare for those that come
-// until it freezes. A checkpoint that finds no space is postponed and harms nothing.
-func (v *Volume) reserveMeta() error {
+// reserveMeta reserves the space that a checkpoint of the pages in memory and of ahead more needs. It runs beside a
+// checkpoint. Without space a checkpoint is postponed and harms nothing.
+func (v *Volume) reserveMeta(ahead int64) error {
 	c := &v.ckpt
-	if !c.nextReady {
-		if err := v.makeReady(c.head.next, false); err != nil {
+	c.space.Lock()
+	defer c.space.Unlock()
+	for {
+		v.mapMu.Lock()
+		seg, next, enough, err := v.nextReserveLocked(ahead)
+		v.mapMu.Unlock()
+		if enough || err != nil {
 			return err
 		}
-		c.nextReady = true
-	}
-	for {
-		slots := int64(v.geo.Slots())
-		need := v.mapMemory()/chunkSize + catalogSlack
-		need += need/format.MaxEntries + 2
-		room := slots - int64(c.head.chunk) + slots*int64(1+len(c.spare))
-		if need <= room {
-			return nil
-		}
+		err = v.makeReady(seg, false)
 		v.mapMu.Lock()
-		seg, err := v.segs.take(v.segmentLimit())
-		v.mapMu.Unlock()
-		if err == nil {
-			err = v.makeReady(seg, false)
+		switch {
+		case err == nil && next:
+			c.readyNext = seg
+		case err == nil:
+			c.spare = append(c.spare, seg)
+		case !next:
+			delete(v.segs.taken, seg) // it is free, and found again by the next try
 		}
+		v.mapMu.Unlock()
 		if err != nil {
 			return err
 		}
-		c.spare = append(c.spare, seg)
 	}
+}
+
+// nextReserveLocked picks the segment that is to be reserved next: the one in which map pages go on, or a spare one.
+func (v *Volume) nextReserveLocked(ahead int64) (seg uint32, next, enough bool, err error) {
+	c := &v.ckpt
+	if c.readyNext != c.head.next {
+		return c.head.next, true, false, nil
+	}
+	slots := int64(v.geo.Slots())
+	need := v.mapMemory()/chunkSize + catalogSlack + ahead
+	need += need/format.MaxEntries + 2
+	if need <= slots-int64(c.head.chunk)+slots*int64(1+len(c.spare)) {
+		return 0, false, true, nil
+	}
+	seg, err = v.segs.take(v.segmentLimit(), 0)
+	return seg, false, false, err
 }
 
 // catalogSlack is room for the catalog and for pages of the segment table that placing the others brings in.

@@ -3,6 +3,7 @@ package aodi_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -357,4 +358,33 @@ func TestPartialWritesOfOneChunk(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestPartialWriteBesideZeroing ensures that a write of part of a chunk does not bring back what a zeroing of the chunk has
+// removed, though the map's entry is the same before and after.
+func TestPartialWriteBesideZeroing(t *testing.T) {
+	d := newDisk(t, 1<<30)
+	create(t, d, 1<<20, 2048)
+	v := open(t, d, quiet)
+	defer v.Close()
+	full, p := bytes.Repeat([]byte{0xee}, chunk), make([]byte, chunk)
+	for round := range 4000 {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := v.WriteAt([]byte{1}, 0, false); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range 3 {
+			if err := errors.Join(v.WriteAt(full, 0, false), v.WriteZeroes(0, chunk, false, false)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wg.Wait()
+		if err := v.ReadAt(p, 0); err != nil || p[100] != 0 {
+			t.Fatalf("round %d: byte 100 is %#x after the chunk was zeroed (%v)", round, p[100], err)
+		}
+	}
 }

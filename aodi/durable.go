@@ -100,6 +100,14 @@ func (d *durability) fail(err error) {
 	d.cond.Broadcast()
 }
 
+// notify wakes who watches.
+func (d *durability) notify() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
 func (d *durability) position() format.Position {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -159,7 +167,7 @@ func (v *Volume) runDurable(every time.Duration) {
 func (v *Volume) WaitDurable(ctx context.Context, above format.Position) error {
 	for {
 		p, changed, err := v.dur.watch()
-		switch {
+		switch p = min(p, v.shown()); { // what a mirror has staged does not count yet
 		case p > above:
 			return nil
 		case err != nil:

@@ -28,24 +28,39 @@ func (v *Volume) Adopt(volume format.UUID, size int64, lineage []format.Lineage)
 	if size <= 0 || size > format.MaxLogicalSize || size%chunkSize != 0 || volume.IsZero() || len(lineage) == 0 {
 		return fmt.Errorf("%s: identity of a source with size %d is not valid: %w", v.d.Name(), size, syscall.EINVAL)
 	}
-	err := func() error {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.mapMu.Lock()
-		defer v.mapMu.Unlock()
-		if v.role != RoleMirror || v.hasIdentity {
-			return fmt.Errorf("%s: not an empty mirror: %w", v.d.Name(), syscall.EINVAL)
-		}
-		v.volume, v.hasIdentity = volume, true
-		v.catalog.Lineage = append([]format.Lineage(nil), lineage...)
-		v.fwd.height = heightFor(uint64(size/chunkSize), format.RefsPerPage)
-		v.size.Store(size)
-		return nil
-	}()
-	if err != nil {
+	if err := v.setIdentity(volume, size, lineage); err != nil {
 		return err
 	}
-	return v.checkpoint(0)
+	err := v.checkpoint(0)
+	if err != nil {
+		v.clearIdentity() // not durable: the next try begins anew
+	}
+	return err
+}
+
+func (v *Volume) setIdentity(volume format.UUID, size int64, lineage []format.Lineage) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	if v.role != RoleMirror || v.hasIdentity {
+		return fmt.Errorf("%s: not an empty mirror: %w", v.d.Name(), syscall.EINVAL)
+	}
+	v.volume, v.hasIdentity = volume, true
+	v.catalog.Lineage = append([]format.Lineage(nil), lineage...)
+	v.fwd.height = heightFor(uint64(size/chunkSize), format.RefsPerPage)
+	v.size.Store(size)
+	return nil
+}
+
+func (v *Volume) clearIdentity() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	v.volume, v.hasIdentity, v.catalog.Lineage = format.UUID{}, false, nil
+	v.fwd.height = 1
+	v.size.Store(0)
 }
 
 // Stage appends records with the births and checksums that they were sent with, without showing them. b.First must be
@@ -175,6 +190,11 @@ func (v *Volume) Commit() (Position, error) {
 	if err := v.dur.wait(ticket); err != nil {
 		return v.shown(), v.fail(err)
 	}
+	for i := range batches { // an epoch is shown as a whole: a page that cannot be read is found before
+		if err := v.warmEntries(batches[i].hdr.Entries); err != nil {
+			return v.shown(), err
+		}
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.mapMu.Lock()
@@ -187,6 +207,7 @@ func (v *Volume) Commit() (Position, error) {
 		v.shownPlace, v.shownLogged = s.after, s.logged
 	}
 	v.staged = append([]stagedBatch(nil), v.staged[n:]...)
+	v.dur.notify()
 	return v.shown(), nil
 }
 

@@ -85,10 +85,13 @@ func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
 	if !v.hasIdentity {
 		flags |= format.FlagNoIdentity
 	}
-	// Segments at the end that are held for a head may not be there on the disk yet.
+	// Free segments at the end are left out: one that was never reserved is not there yet on the disk.
 	count, free := v.segs.count, v.segs.free
-	for ; count > 0 && v.segs.taken[uint32(count-1)]; count-- {
-		free--
+	for count > 0 {
+		if r, err := v.segs.row(uint32(count - 1)); err != nil || r.State != format.SegmentFree {
+			break
+		}
+		count, free = count-1, free-1
 	}
 	return format.Meta{Flags: flags, Seq: v.ckpt.seq, Container: v.super.Container, Volume: v.volume, Size: v.Size(),
 		Position: v.shown(), Time: v.now().UnixNano(), MapRoot: v.fwd.root, MapHeight: uint32(v.fwd.height),
@@ -200,9 +203,9 @@ func (v *Volume) nextMetaSegmentLocked(f *frozen) error {
 	var err error
 	if n := len(c.spare); n > 0 {
 		next, c.spare = c.spare[n-1], c.spare[:n-1]
+		c.readyNext = next
 	} else {
-		next, err = v.segs.take(v.segmentLimit())
-		c.nextReady = false
+		next, err = v.segs.take(v.segmentLimit(), 0)
 	}
 	if err != nil {
 		return err

@@ -185,11 +185,7 @@ func (r *LogReader) header() error {
 func (r *LogReader) bytes(off int64, n int) ([]byte, error) {
 	if off < r.winAt || off+int64(n) > r.winAt+int64(len(r.win)) {
 		want := int64(max(n, readAhead))
-		segEnd := int64(r.v.geo.Phys(r.seg, 0))*chunkSize + int64(r.v.geo.Slots())*chunkSize
-		if end := r.v.writtenEnd(r.seg); end > 0 {
-			segEnd = end
-		}
-		want = min(want, segEnd-off)
+		want = min(want, r.v.writtenEnd(r.seg)-off)
 		if want < int64(n) {
 			return nil, fmt.Errorf("%s: the log ends before byte %d; run `cawrm check`", r.v.d.Name(), off+int64(n))
 		}
@@ -205,14 +201,15 @@ func (r *LogReader) bytes(off int64, n int) ([]byte, error) {
 	return r.win[off-r.winAt : off-r.winAt+int64(n)], nil
 }
 
-// writtenEnd is the byte up to which the head's segment is surely written, or 0 for another segment.
+// writtenEnd is the byte up to which a segment of the log is surely written. Writes of the segment before the head's can
+// be under way still.
 func (v *Volume) writtenEnd(seg uint32) int64 {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if seg != v.head.Segment {
-		return 0
+	chunk := v.geo.Slots()
+	if seg == v.head.Segment {
+		chunk = v.head.Chunk
 	}
-	chunk := v.head.Chunk
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	for _, b := range v.resident {

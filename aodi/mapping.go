@@ -62,11 +62,14 @@ func (v *Volume) mapRangeLocked(lba, end uint64, kind format.Kind, steps int) (f
 			}
 		}
 		stop := min(end, (index+1)*format.RefsPerPage)
+		if _, err = v.fwd.leaf(index, true); err != nil {
+			return first, max(first, last), lba, err // this leaf is as it was
+		}
 		var changed int
 		if changed, err = v.setLeafLocked(lba, stop, to, &first, &last); err != nil {
 			return
 		}
-		steps -= changed
+		steps -= max(changed, 1) // a leaf that stays as it is took time, too
 		lba = stop
 	}
 	return first, max(first, last), min(lba, end), nil
@@ -181,6 +184,23 @@ func (v *Volume) applyLocked(h *format.BatchHeader, seg, chunk uint32) error {
 		}
 	}
 	v.setShown(h.End)
+	return nil
+}
+
+// warmEntries reads the map pages that records will change.
+func (v *Volume) warmEntries(entries []format.Entry) error {
+	for i := range entries {
+		at, end := entries[i].LBA/format.RefsPerPage, (entries[i].LBA+uint64(entries[i].Count)-1)/format.RefsPerPage+1
+		for at < end {
+			v.mapMu.RLock()
+			next, _, err := v.fwd.next(at, end)
+			v.mapMu.RUnlock()
+			if err != nil {
+				return err
+			}
+			at = next + 1
+		}
+	}
 	return nil
 }
 

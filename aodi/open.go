@@ -83,6 +83,12 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 	if err := v.checkpoint(0); err != nil {
 		return nil, errors.Join(err, v.abandon())
 	}
+	v.mapMu.Lock()
+	for _, seg := range v.passed { // the checkpoint that needs the way through it is not the newest any more
+		delete(v.segs.taken, seg)
+	}
+	v.passed = nil
+	v.mapMu.Unlock()
 	v.recovery = describe(c, rolled, v, time.Since(start))
 	v.log.Info("recovered", "path", d.Name(), "found", v.recovery)
 	if direct, why := d.Direct(); !direct {
@@ -109,7 +115,7 @@ func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 	v.fwd = tree{id: treeMap, arena: v.arena, pages: v.pages, root: m.MapRoot, height: int(m.MapHeight)}
 	v.segs = segmentTable{tree: tree{id: treeSegment, arena: v.arena, pages: v.pages, root: m.SegRoot, height: int(m.SegHeight)},
 		count: m.Segments, free: m.Free, taken: map[uint32]bool{}, dead: map[uint32]bool{}}
-	v.ckpt = checkpointer{seq: m.Seq, head: metaHead{segment: m.MetaSegment, chunk: m.MetaChunk, next: m.MetaNext},
+	v.ckpt = checkpointer{seq: m.Seq, head: metaHead{segment: m.MetaSegment, chunk: m.MetaChunk, next: m.MetaNext}, readyNext: noSegment,
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	v.dur = newDurability(d.Sync, m.Position)
 	return v
@@ -136,6 +142,16 @@ func (v *Volume) recover(c *recovery.Container) (recovery.Rolled, error) {
 	v.segs.taken[v.head.Next] = true
 	v.coverLocked(v.head.Next)
 	v.ready.want(v.head.Next, false)
+	for _, seg := range rolled.Passed {
+		// A mirror's chain can lead through a segment of which nothing is applied, so its row says free.
+		v.coverLocked(seg)
+		if row, err := v.segs.row(seg); err != nil {
+			return rolled, err
+		} else if row.State == format.SegmentFree && !v.segs.taken[seg] {
+			v.segs.taken[seg] = true
+			v.passed = append(v.passed, seg)
+		}
+	}
 	return rolled, v.refillSlots(v.head.Segment, v.head.Chunk, v.slots)
 }
 

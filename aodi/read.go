@@ -186,19 +186,27 @@ func (v *Volume) reread(lba uint64, r ref, p []byte) error {
 
 // readChunk reads the chunk that r leads to, or errChanged if lba leads elsewhere by now.
 func (v *Volume) readChunk(lba uint64, r ref, p []byte) error {
-	var now [1]ref
-	if err := v.lookUp(lba, p, now[:], true); err != nil {
+	// Reference and content under one lock: references without a place can come back (written and zeroed meanwhile), so
+	// that putLocked compares again is not enough.
+	v.mapMu.RLock()
+	now, err := v.refAtLocked(lba)
+	switch b := v.residentLocked(r.Phys()); {
+	case err != nil || now != r:
+		v.mapMu.RUnlock()
+		if err == nil {
+			err = errChanged
+		}
 		return err
+	case !r.HasData():
+		clear(p)
+	case b != nil:
+		copy(p, b.data(r.Phys()))
+	default:
+		v.mapMu.RUnlock()
+		return v.readRun(lba, []ref{r}, p, true)
 	}
-	if now[0] == format.Unmapped {
-		// Filled in from memory, or nothing there. putLocked compares the reference again, so a chunk that
-		// changed between the two look-ups is not accepted.
-		return nil
-	}
-	if now[0] != r {
-		return errChanged
-	}
-	return v.readRun(lba, now[:], p, true)
+	v.mapMu.RUnlock()
+	return nil
 }
 
 // Flags of an extent: the bits of NBD's base:allocation.

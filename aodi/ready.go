@@ -88,6 +88,10 @@ func (v *Volume) runReady() {
 	for {
 		for seg, zero, ok := v.ready.todo(); ok; seg, zero, ok = v.ready.todo() {
 			err := v.makeReady(seg, zero)
+			if err == nil {
+				// A log that filled the disk could otherwise not be checkpointed, and not be opened again.
+				err = v.reserveMeta(v.pagesAhead())
+			}
 			v.ready.mu.Lock()
 			if s := v.ready.state[seg]; s != nil {
 				s.done, s.err = err == nil, err

@@ -32,37 +32,54 @@ func (s *segmentTable) row(seg uint32) (format.SegmentRow, error) {
 
 // update changes one row in place.
 func (s *segmentTable) update(seg uint32, change func(*format.SegmentRow)) error {
-	b, err := s.tree.leafForWrite(uint64(seg) / format.RowsPerPage)
+	at, err := s.rowForWrite(seg)
 	if err != nil {
 		return err
 	}
-	at := b[seg%format.RowsPerPage*format.SegmentRowSize:]
 	r := format.GetSegmentRow(at)
 	change(&r)
+	s.put(seg, r, at)
+	return nil
+}
+
+func (s *segmentTable) rowForWrite(seg uint32) ([]byte, error) {
+	b, err := s.tree.leafForWrite(uint64(seg) / format.RowsPerPage)
+	if err != nil {
+		return nil, err
+	}
+	return b[seg%format.RowsPerPage*format.SegmentRowSize:], nil
+}
+
+func (s *segmentTable) put(seg uint32, r format.SegmentRow, at []byte) {
 	r.Put(at)
 	if r.Live == 0 && r.State == format.SegmentSealed && r.Kind == format.BatchMeta {
 		s.dead[seg] = true
 	}
+}
+
+// addLive counts n more (or fewer) live chunks in a segment. It is on the path of every write.
+func (s *segmentTable) addLive(seg uint32, n int) error {
+	at, err := s.rowForWrite(seg)
+	if err != nil {
+		return err
+	}
+	r := format.GetSegmentRow(at)
+	if int64(r.Live)+int64(n) < 0 {
+		return fmt.Errorf("segment %d: live count %d falls below zero; run `cawrm check`", seg, r.Live)
+	}
+	r.Live = uint32(int64(r.Live) + int64(n))
+	s.put(seg, r, at)
 	return nil
 }
 
-// addLive counts n more (or fewer) live chunks in a segment.
-func (s *segmentTable) addLive(seg uint32, n int) error {
-	var bad uint32
-	err := s.update(seg, func(r *format.SegmentRow) {
-		bad = r.Live
-		r.Live = uint32(int(r.Live) + n)
-	})
-	if err == nil && int(bad)+n < 0 {
-		return fmt.Errorf("segment %d: live count %d falls below zero; run `cawrm check`", seg, bad)
-	}
-	return err
-}
-
 // take picks a free segment, or a new one at the end, and holds it until a row says that it is open.
-// limit is the number of segments that the container may have. Errors: ENOSPC.
-func (s *segmentTable) take(limit uint64) (uint32, error) {
-	if s.free > uint64(len(s.taken)) { // else each free row is taken
+// limit is the number of segments that the container may have, keep how many must be left for others. Errors: ENOSPC.
+func (s *segmentTable) take(limit, keep uint64) (uint32, error) {
+	free := s.free - min(s.free, uint64(len(s.taken)))
+	if limit-min(limit, s.count)+free <= keep {
+		return 0, fmt.Errorf("of %d segments, the last %d are kept for checkpoints: %w", limit, keep, syscall.ENOSPC)
+	}
+	if free > 0 { // else each free row is taken
 		seg, ok, err := s.sweepFree()
 		if err != nil {
 			return 0, err

@@ -130,6 +130,7 @@ type Volume struct {
 	closeOnce       sync.Once
 	wg              sync.WaitGroup
 	recovery        string
+	passed          []uint32 // free segments that recovery came through: held until the first checkpoint
 }
 
 func (v *Volume) shown() Position     { return Position(v.shownEnd.Load()) }
@@ -175,15 +176,21 @@ func (v *Volume) isClosed() bool {
 	}
 }
 
-// logLimit is the number of segments that records may fill: the last ones are kept for checkpoints.
-func (v *Volume) logLimit() uint64 {
-	limit := v.segmentLimit()
-	return limit - min(limit, metaReserve)
+// pagesAhead bounds the map pages that two more segments of the log can change.
+func (v *Volume) pagesAhead() int64 {
+	return min(2*int64(v.geo.Slots()), v.Size()/chunkSize/format.RefsPerPage+1)
+}
+
+// checkpointKeep is the number of segments that records must leave: what the pages in memory take, and those that
+// the segments which the log has already can bring in.
+func (v *Volume) checkpointKeep() uint64 {
+	slots := int64(v.geo.Slots())
+	return metaReserve + uint64((v.mapMemory()/chunkSize+v.pagesAhead())/(slots-slots/32))
 }
 
 func (v *Volume) segmentLimit() uint64 { return segmentLimit(v.d, v.geo, v.capacity) }
 
-// metaReserve is the number of segments that only checkpoints may take.
+// metaReserve is the least number of segments that only checkpoints may take.
 const metaReserve = 3
 
 // throttle waits while the map has more unwritten pages than Options.MapMemory allows. Errors: the checkpoint that would
@@ -223,7 +230,10 @@ func (v *Volume) close() error {
 	v.ckpt.stop(v)
 	var err error
 	if v.failure() == nil {
-		err = v.Unstage()
+		err = v.flush() // also when the checkpoint finds no space
+		if err == nil {
+			err = v.Unstage()
+		}
 		if err == nil {
 			_, err = v.Commit() // whole epochs that nobody waited for
 		}
@@ -232,6 +242,7 @@ func (v *Volume) close() error {
 		}
 	}
 	close(v.closing)
+	v.dur.fail(ErrClosed) // nothing is written any more: who waits for it must not wait for ever
 	v.mu.Lock()
 	close(v.queue)
 	v.room.Broadcast()

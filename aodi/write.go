@@ -44,17 +44,20 @@ func (v *Volume) WriteAt(p []byte, off int64, fua bool) error {
 	return nil
 }
 
+// tryChunks bounds what TryWriteAt takes: 256 KiB.
+const tryChunks = 64
+
 // TryWriteAt is WriteAt without fua when it need not wait for the disk, for a buffer, or for a read; else
 // disk.ErrWouldBlock, and nothing was written.
 func (v *Volume) TryWriteAt(p []byte, off int64) error {
-	if off%chunkSize != 0 || len(p)%chunkSize != 0 || len(p) > 16*chunkSize || len(p) == 0 {
+	if off%chunkSize != 0 || len(p)%chunkSize != 0 || len(p) > tryChunks*chunkSize || len(p) == 0 {
 		return disk.ErrWouldBlock
 	}
 	if err := v.checkWrite(off, int64(len(p))); err != nil {
 		return err
 	}
 	lba, n := uint64(off/chunkSize), len(p)/chunkSize
-	var sums [16]uint32
+	var sums [tryChunks]uint32
 	sumChunks(p, sums[:n])
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -260,8 +263,10 @@ func (v *Volume) putRangeStep(lba, end uint64, kind format.Kind) (uint64, error)
 		return lba, v.fail(err)
 	}
 	first, last, next, err := v.mapRangeLocked(lba, min(end, lba+1<<32-1), kind, rangeStep)
-	if err != nil {
+	if err != nil && first < last {
 		return lba, v.fail(err)
+	} else if err != nil {
+		return lba, err // a map page cannot be read; nothing has changed
 	}
 	if first < last {
 		b.hdr.Entries = append(b.hdr.Entries, format.Entry{Birth: v.logEnd, LBA: first, Kind: kind, Count: uint32(last - first)})

@@ -36,7 +36,7 @@ func (p *Peer) welcome(l *link, r *wire.Reader, h *wire.Hello) (*feed, error) {
 		return nil, err
 	}
 	l.silence = peerSilence(p.cfg.ReadTimeout, h.KeepAlive)
-	l.renewReads()
+	f.begin()
 	return f, nil
 }
 

@@ -51,6 +51,15 @@ func newFeed(p *Peer, t *target, l *link, h *wire.Hello) *feed {
 
 func (f *feed) position() aodi.Position { return aodi.Position(f.committed.Load()) }
 
+// begin lets reads go on, unless the feed was stopped while it was being welcomed.
+func (f *feed) begin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.l.renewReads()
+	}
+}
+
 // stop ends the feed with a reason. Any goroutine; the first reason counts.
 func (f *feed) stop(err error) {
 	f.mu.Lock()

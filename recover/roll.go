@@ -20,9 +20,10 @@ type Rolled struct {
 	Log     format.LogPlace // where the next batch goes, after the last one that was applied
 	Batches int             // applied
 	Records uint64
-	Bytes   int64 // read from the log, data and headers
-	Void    int   // batches that nothing commits, left out
-	Stop    error // why the chain ended: what stands at Log
+	Bytes   int64    // read from the log, data and headers
+	Void    int      // batches that nothing commits, left out
+	Passed  []uint32 // segments that the chain leads through, also those of which nothing is applied
+	Stop    error    // why the chain ended: what stands at Log
 }
 
 // roller follows the chain and holds back what is not committed.
@@ -102,6 +103,9 @@ func (r *roller) next() (place Place, more bool, err error) {
 	r.at = format.LogPlace{Segment: r.at.Segment, Chunk: r.at.Chunk + h.Chunks(), Next: h.Next,
 		PrevCRC: format.HeaderCRC(r.buf), Seq: h.Seq + 1}
 	r.res.Bytes += int64(h.Chunks()) * format.ChunkSize
+	if n := len(r.res.Passed); n == 0 || r.res.Passed[n-1] != place.Segment {
+		r.res.Passed = append(r.res.Passed, place.Segment)
+	}
 	return place, true, nil
 }
 
