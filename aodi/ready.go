@@ -9,7 +9,7 @@ import (
 // zeroAheadFlushes is how many flushes while one segment fills make it worth writing zeroes over the next:
 // a flush into space that was written before has no file system metadata to commit (half the time on ext4),
 // but the zeroes are bytes on the disk, which a load without flushes would only pay for.
-const zeroAheadFlushes = 32
+const zeroAheadFlushes = 16
 
 // readiness makes segments ready ahead of the heads: space is reserved before a record that will use it is
 // accepted, so a full disk refuses writes and loses none.
