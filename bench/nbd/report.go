@@ -56,7 +56,7 @@ func newReport(c config, running []*server) *report {
 		Time:    time.Now().UTC().Truncate(time.Second),
 		Commit:  output("git", "describe", "--always", "--dirty", "--abbrev=12"),
 		Machine: thisMachine(c.dir),
-		Command: os.Args,
+		Command: append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...),
 		Size:    c.size,
 		Seconds: c.seconds.Seconds(),
 		byCase:  map[string]*caseReport{},
