@@ -34,6 +34,12 @@ func TestFullDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := fixed{m, 256 << 20}
+	fillAndReopen(t, d)
+}
+
+// fillAndReopen writes at random until there is no space, closes, and opens again.
+func fillAndReopen(t *testing.T, d disk.Disk) {
+	t.Helper()
 	create(t, d, 100<<30, 0)
 	v := open(t, d, aodi.Options{CheckpointInterval: time.Hour})
 	rng := newRand(7)
@@ -71,32 +77,7 @@ func TestFullFileSystem(t *testing.T) {
 		}
 		return nil
 	}}
-	create(t, d, 100<<30, 0)
-	v := open(t, d, aodi.Options{CheckpointInterval: time.Hour})
-	rng := newRand(7)
-	n := 0
-	for {
-		err := v.WriteAt(stamped(uint64(n)), int64(rng.Uint64N(100<<30/chunk))*chunk, false)
-		if errors.Is(err, syscall.ENOSPC) {
-			t.Log(n, "writes, then", err)
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		n++
-	}
-	if err := v.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.Close(); err != nil {
-		t.Errorf("close: %v", err)
-	}
-	v, err := aodi.OpenOn(d, quiet)
-	if err != nil {
-		t.Fatalf("open again: %v", err)
-	}
-	v.Close()
+	fillAndReopen(t, d)
 }
 
 // TestCloseOnFullDisk ensures that closing keeps what was accepted, also when there is no space for a checkpoint.
