@@ -3,7 +3,6 @@ package aodi
 import (
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"cawrm/aodi/format"
 	recovery "cawrm/recover"
@@ -38,7 +37,6 @@ type batch struct {
 	chunk   uint32 // of the header
 	phys    format.Phys
 	limit   int // data chunks that fit the segment
-	opened  time.Time
 	written atomic.Bool
 }
 
@@ -146,14 +144,13 @@ func (v *Volume) takeBufferLocked() *batch {
 
 func (v *Volume) startBatchLocked(b *batch) {
 	left := int(v.geo.Slots()-v.head.Chunk) - 1
-	now := v.now()
-	b.hdr = format.BatchHeader{Kind: format.BatchLog, Tag: v.tag, Seq: v.head.Seq, First: v.logEnd, Time: now.UnixNano(),
+	b.hdr = format.BatchHeader{Kind: format.BatchLog, Tag: v.tag, Seq: v.head.Seq, First: v.logEnd, Time: v.now().UnixNano(),
 		Logged: v.logged, Incarnation: v.incarnation, Next: v.head.Next, Entries: b.hdr.Entries[:0]}
 	if v.restart {
 		b.hdr.Flags, v.restart = format.FlagRestart, false
 	}
 	b.segment, b.chunk, b.phys = v.head.Segment, v.head.Chunk, v.geo.Phys(v.head.Segment, v.head.Chunk)
-	b.limit, b.opened = min(left, format.MaxEntries), now
+	b.limit = min(left, format.MaxEntries)
 	b.written.Store(false)
 	v.mapMu.Lock()
 	v.resident = append(v.resident, b)
@@ -161,15 +158,13 @@ func (v *Volume) startBatchLocked(b *batch) {
 	v.batch = b
 }
 
-// addDataLocked copies one chunk into the open batch and returns its place.
-func (v *Volume) addDataLocked(b *batch, e format.Entry, p []byte) format.Phys {
+// addDataLocked copies one chunk into the open batch, behind those that it has.
+func (v *Volume) addDataLocked(b *batch, e format.Entry, p []byte) {
 	b.hdr.Data++
 	b.hdr.Entries = append(b.hdr.Entries, e)
-	phys := b.phys + format.Phys(b.hdr.Data)
-	copy(b.data(phys), p)
+	copy(b.data(b.phys+format.Phys(b.hdr.Data)), p)
 	v.slots[b.chunk+uint32(b.hdr.Data)] = e
 	v.logged++
-	return phys
 }
 
 // closeBatchLocked ends the open batch and queues it. commit: the records up to here may be shown.

@@ -1,7 +1,6 @@
 package aodi
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -272,9 +271,4 @@ func extentFlags(r ref) uint32 {
 		return ExtentZero
 	}
 	return 0
-}
-
-// isOutOfSpace tells a full disk from a broken one.
-func isOutOfSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

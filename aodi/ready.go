@@ -63,14 +63,6 @@ func (r *readiness) check(seg uint32) (bool, error) {
 	return false, nil
 }
 
-// isReady is check without side effects.
-func (r *readiness) isReady(seg uint32) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.state[seg]
-	return s == nil || s.done
-}
-
 func (r *readiness) todo() (uint32, bool, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

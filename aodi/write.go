@@ -120,40 +120,49 @@ func (v *Volume) putChunks(lba uint64, p []byte, only *ref) error {
 	return nil
 }
 
-// putLocked appends as many of the chunks as the open batch takes, and maps them: from here on they are read.
+// putLocked appends as many of the chunks as the open batch takes, and maps them: from here on they are read. Only who
+// holds mu changes what the map says, so the copy can be made before the map is locked, and readers do not wait for it.
 func (v *Volume) putLocked(lba uint64, p []byte, sums []uint32, only *ref) (int, error) {
 	b, err := v.openBatchLocked()
 	if err != nil {
 		return 0, err
 	}
-	n := min(len(sums), b.dataRoom())
-	v.mapMu.Lock()
-	defer v.mapMu.Unlock()
 	if only != nil {
-		if now, err := v.refAtLocked(lba); err != nil || now != *only {
+		v.mapMu.RLock()
+		now, err := v.refAtLocked(lba)
+		v.mapMu.RUnlock()
+		if err != nil || now != *only {
 			return 0, errors.Join(err, errChanged)
 		}
 	}
-	if err := v.enterLocked(b.segment); err != nil {
-		return 0, v.fail(err)
-	}
-	var first format.Phys
+	n := min(len(sums), b.dataRoom())
+	first := b.phys + format.Phys(b.hdr.Data) + 1
 	for i := range n {
 		e := format.Entry{Birth: v.logEnd, LBA: lba + uint64(i), Kind: format.KindData, Count: 1, CRC: sums[i]}
-		phys := v.addDataLocked(b, e, p[i*chunkSize:(i+1)*chunkSize])
-		if i == 0 {
-			first = phys
-		}
+		v.addDataLocked(b, e, p[i*chunkSize:(i+1)*chunkSize])
 		v.logEnd++
 	}
-	if err := v.mapChunksLocked(lba, first, sums[:n]); err != nil {
+	if err := v.showLocked(b.segment, lba, first, sums[:n]); err != nil {
 		return 0, v.fail(err)
 	}
-	v.setShown(v.logEnd)
 	if b.full() {
 		v.closeBatchLocked(true)
 	}
 	return n, nil
+}
+
+// showLocked maps what was appended.
+func (v *Volume) showLocked(seg uint32, lba uint64, first format.Phys, sums []uint32) error {
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	if err := v.enterLocked(seg); err != nil {
+		return err
+	}
+	if err := v.mapChunksLocked(lba, first, sums); err != nil {
+		return err
+	}
+	v.setShown(v.logEnd)
+	return nil
 }
 
 // patchChunk writes part of one chunk: read, modify, append, and again if someone else wrote the chunk meanwhile.
