@@ -2,6 +2,7 @@
 # make test          installs what is missing (as root, with apt-get), then runs every test
 # make demo          two sites, a slow link that is cut and healed, under a minute
 # make bench-nbd     fio against cawrm, nbdkit and qemu-nbd
+# make soak HOURS=1  two sites for hours, with kills and cuts; nothing may grow
 # make check-format  gofmt
 # make clean
 
@@ -14,7 +15,10 @@ CAWRM_KILL_CYCLES ?= 15
 # Arguments of bench-nbd and demo: make bench-nbd ARGS='--rounds 1'
 ARGS ?=
 
-.PHONY: build test setup check-format vet unit whole demo bench-nbd clean
+# Of soak; may be fractional.
+HOURS ?= 1
+
+.PHONY: build test setup check-format vet unit whole demo bench-nbd soak clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/cawrm ./cmd/cawrm
@@ -46,6 +50,9 @@ demo: build
 
 bench-nbd: build
 	$(GO) run ./bench/nbd --bin bin/cawrm $(ARGS)
+
+soak: build
+	$(GO) run ./bench/soak --bin bin/cawrm --hours $(HOURS) $(ARGS)
 
 clean:
 	rm -rf bin tmp

@@ -6,8 +6,11 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"cawrm/bench/internal/nbdclient"
+
+	"golang.org/x/time/rate"
 )
 
 // Load is a stream of requests that an oracle records: mostly writes of 1 to
@@ -15,9 +18,11 @@ import (
 // compared with the last write.
 type Load struct {
 	Oracle *Oracle
-	Depth  int // requests outstanding on each connection
+	Depth  int           // requests outstanding on each connection
+	Pace   *rate.Limiter // of the bytes that are written; nil: as fast as the server answers
 
 	Requests atomic.Int64 // answered so far
+	Written  atomic.Int64 // bytes of writes that were answered
 }
 
 // ErrWrong marks an answer that breaks a promise, other than by the connection
@@ -130,13 +135,22 @@ func (w *worker) send() {
 // change sends op as a request of that kind.
 func (w *worker) change(c nbdclient.Command, f nbdclient.Flags, op *Op) {
 	r := &nbdclient.Request{Command: c, Flags: f, Offset: op.First * BlockSize, Length: uint32(op.Count * BlockSize)}
+	written := int64(0)
 	if c == nbdclient.Write {
+		written = op.Count * BlockSize
+		if w.load.Pace != nil {
+			time.Sleep(w.load.Pace.ReserveN(time.Now(), int(written)).Delay())
+		}
 		r.Data = w.buffer(op.Count)
 		for i := range op.Count {
 			Stamp(r.Data[i*BlockSize:(i+1)*BlockSize], op.Seq, op.First+i)
 		}
 	}
-	w.start(r, func() error { w.load.Oracle.Answered(op); return nil })
+	w.start(r, func() error {
+		w.load.Oracle.Answered(op)
+		w.load.Written.Add(written)
+		return nil
+	})
 }
 
 func (w *worker) start(r *nbdclient.Request, answered func() error) {

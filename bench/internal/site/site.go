@@ -202,12 +202,16 @@ func (s *Site) Status(ctx context.Context) (Volume, error) {
 	if err != nil {
 		return Volume{}, fmt.Errorf("cawrm status: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
-	var st struct{ Volumes []Volume }
+	var st struct {
+		Process Process
+		Volumes []Volume
+	}
 	if err := json.Unmarshal(out, &st); err != nil {
 		return Volume{}, fmt.Errorf("cawrm status --json: %w in %s", err, out)
 	}
 	for _, v := range st.Volumes {
 		if v.Name == s.Name {
+			v.Process = st.Process
 			return v, nil
 		}
 	}

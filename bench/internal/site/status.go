@@ -10,6 +10,14 @@ type Volume struct {
 	EndPtr        uint64   `json:"end_ptr"`
 	DurablePtr    uint64   `json:"durable_ptr"`
 	Mirrors       []Mirror `json:"mirrors"`
+
+	Process Process `json:"-"` // of the daemon that serves it
+}
+
+// Process is the daemon in `cawrm status --json`.
+type Process struct {
+	Goroutines int64 `json:"goroutines"`
+	HeapBytes  int64 `json:"heap_bytes"`
 }
 
 // Mirror is one mirror of a volume in `cawrm status --json`.

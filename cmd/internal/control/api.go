@@ -11,6 +11,13 @@ package control
 // Status is the answer to GET /v1/status, and what `cawrm status --json` prints.
 type Status struct {
 	Volumes []Volume `json:"volumes"`
+	Process Process  `json:"process"`
+}
+
+// Process is what the daemon itself takes; a soak watches that it does not grow.
+type Process struct {
+	Goroutines int64 `json:"goroutines"`
+	HeapBytes  int64 `json:"heap_bytes"` // of Go objects; map pages and batches lie outside
 }
 
 // Volume is one volume. Pointers are positions in its log; ranges are half-open, so equal means drained.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"runtime/metrics"
 	"time"
 
 	"cawrm/aodi"
@@ -43,7 +44,14 @@ func (d *daemon) status() control.Status {
 	if d.peer != nil {
 		v.Source = source(d.peer.Status())
 	}
-	return control.Status{Volumes: []control.Volume{v}}
+	return control.Status{Volumes: []control.Volume{v}, Process: process()}
+}
+
+// process reads counters that the runtime keeps anyway; nothing stops for them.
+func process() control.Process {
+	s := []metrics.Sample{{Name: "/sched/goroutines:goroutines"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	return control.Process{Goroutines: int64(s[0].Value.Uint64()), HeapBytes: int64(s[1].Value.Uint64())}
 }
 
 // source is the peer's view of this daemon's only volume.
