@@ -92,7 +92,7 @@ func (v *Volume) Stage(b *LogBatch, commit bool) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if commit {
-		v.closeStagedLocked(true)
+		return v.closeStagedLocked(true)
 	}
 	return nil
 }
@@ -152,28 +152,29 @@ func (v *Volume) stageRecord(e format.Entry, data []byte, end Position) (int, er
 	}
 	v.logEnd = end
 	if b.full() {
-		v.closeStagedLocked(false)
+		err = v.closeStagedLocked(false)
 	}
-	return n, nil
+	return n, err
 }
 
 // closeStagedLocked hands the open batch to the disk and remembers it for Commit. When the epoch's last record has
 // filled a batch exactly, an empty batch carries the commit.
-func (v *Volume) closeStagedLocked(commit bool) {
+func (v *Volume) closeStagedLocked(commit bool) error {
 	b := v.batch
 	if b == nil {
 		if !commit || len(v.staged) == 0 || v.staged[len(v.staged)-1].commit {
-			return
+			return nil
 		}
 		var err error
 		if b, err = v.openBatchLocked(); err != nil {
-			return // the volume failed: Commit says so
+			return err
 		}
 	}
 	v.closeBatchLocked(commit)
 	s := stagedBatch{hdr: b.hdr, segment: b.segment, chunk: b.chunk, after: v.head, logged: v.logged, ticket: v.ticket, commit: commit}
 	s.hdr.Entries = append([]format.Entry(nil), b.hdr.Entries...)
 	v.staged = append(v.staged, s)
+	return nil
 }
 
 // Commit makes all whole epochs that are staged durable, then shows them, and returns end_ptr. Beside Stage; one
@@ -234,7 +235,9 @@ func (v *Volume) Unstage() error {
 	if v.batch == nil && n == len(v.staged) {
 		return nil
 	}
-	v.closeStagedLocked(false)
+	if err := v.closeStagedLocked(false); err != nil {
+		return err
+	}
 	v.logEnd, v.logged = v.shown(), v.shownLogged
 	if n > 0 {
 		v.logEnd, v.logged = v.staged[n-1].hdr.End, v.staged[n-1].logged
