@@ -129,6 +129,9 @@ func (v *Volume) Flush() error {
 }
 
 func (v *Volume) flush() error {
+	if err := v.failure(); err != nil {
+		return err // also when all was durable before: who flushes is to know
+	}
 	var w write
 	last := false
 	v.mu.Lock()
