@@ -1,0 +1,5 @@
+//go:build race
+
+package aodi_test
+
+const raceEnabled = true
