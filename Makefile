@@ -36,7 +36,7 @@ vet:
 
 # bench/quiet.sh leaves out the lines of tests that passed; skipped ones stay.
 unit:
-	bench/quiet.sh $(GO) test -race -v -timeout 10m $$($(GO) list ./... | grep -v -e /bench/e2e -e /bench/lab)
+	bench/quiet.sh $(GO) test -race -v -timeout 10m $$($(GO) list ./... | grep -v -e '/bench/e2e$$' -e '/bench/lab$$')
 	bench/quiet.sh $(GO) test -v -run 'TestEveryIO$$' ./aodi # every I/O; under the race detector only a few
 
 # The built binary as a whole: third-party clients, two sites, SIGKILL, and a

@@ -13,14 +13,18 @@ mount -t tmpfs shm /dev/shm
 ln -s /proc/self/fd /dev/fd
 date -s @"$(cat /vm/date)" >/dev/null
 for m in virtio_pci virtio_blk virtio_console; do modprobe $m; done
-# The ports, and then their names, appear some time after the driver.
-for i in 0 1 2 3 4 5 6 7 8 9; do
+# The ports, and then their names, appear some time after the driver: seconds on
+# a busy host.
+for _ in $(seq 300); do
 	for p in /sys/class/virtio-ports/*; do
 		[ -s "$p/name" ] && ln -sf "/dev/${p##*/}" "/dev/virtio-ports/$(cat "$p/name")"
 	done
-	[ -c /dev/virtio-ports/vm.out ] && [ -c /dev/virtio-ports/vm.rc ] && break
+	absent=
+	while read -r p; do [ -c "/dev/virtio-ports/$p" ] || absent=yes; done </vm/ports
+	[ -z "$absent" ] && break
 	sleep 0.1
 done
+[ -z "$absent" ] || { echo "no port $(cat /vm/ports) after 30 s"; poweroff -f; }
 ip link set lo up
 eval "set -- $(cat /vm/args)"
 setsid /vm/script "$@" </dev/null >/dev/virtio-ports/vm.out 2>&1

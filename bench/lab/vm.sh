@@ -10,10 +10,13 @@
 #
 # The script's output appears here (both streams, through a virtio-serial
 # port) and its exit status is returned; 124 is the time limit, 125 a failure
-# of the laboratory itself.
+# of the laboratory itself, 137 a killed emulator.
 #
 # Scripts start with #!/bin/bash: busybox's sh prefers its own applets to the
 # real programs of the same name.
+#
+# A test that cuts the power kills the emulator by the id in the file of --pid;
+# the status is then 137.
 #
 # On the host: qemu-system-x86 busybox-static cpio kmod, and the programs of
 # BINS. The kernel comes by `apt-get download`; nothing is installed for it.
@@ -29,6 +32,9 @@ usage() {
 	  --bin NAME       copy one more host program with its libraries (repeat)
 	  --mod NAME       one more kernel module (repeat)
 	  --ramdisk SIZE   attach a fresh sparse file as the next /dev/vdX (repeat)
+	  --disk FILE|URI  attach a raw file, or an NBD export, as the next /dev/vdX (repeat)
+	  --port NAME=PATH /dev/virtio-ports/NAME is what listens at this unix socket (repeat)
+	  --pid FILE       write the emulator's process id there
 	  --mem MB (1024)  --smp N (2)  --timeout SECONDS (300)
 	  --log FILE       the kernel's console
 	  --build          only build the cached initramfs
@@ -48,7 +54,7 @@ QEMU=
 trap '[ -n "$QEMU" ] && kill "$QEMU" 2>/dev/null; rm -rf "$TMP"' EXIT
 trap 'exit 130' INT TERM
 
-RUN= MEM=1024 SMP=2 LIMIT=300 LOG=$TMP/console BUILD= ADDS=() DISKS=()
+RUN= MEM=1024 SMP=2 LIMIT=300 LOG=$TMP/console BUILD= ADDS=() DISKS=() PORTS=() PID=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--run) RUN=$2; shift ;;
@@ -58,6 +64,9 @@ while [ $# -gt 0 ]; do
 	--ramdisk)
 		truncate -s "$2" "$TMP/disk${#DISKS[@]}" || exit 125
 		DISKS+=("$TMP/disk${#DISKS[@]}"); shift ;;
+	--disk) DISKS+=("$2"); shift ;;
+	--port) PORTS+=("$2"); shift ;;
+	--pid) PID=(-pidfile "$2"); shift ;;
 	--mem) MEM=$2; shift ;;
 	--smp) SMP=$2; shift ;;
 	--timeout) LIMIT=$2; shift ;;
@@ -163,6 +172,7 @@ for a in ${ADDS[@]+"${ADDS[@]}"}; do
 done
 { printf '%q ' "$@"; echo; } >"$TMP/x/vm/args"
 date +%s >"$TMP/x/vm/date"
+printf "%s\n" vm.out vm.rc ${PORTS[@]+"${PORTS[@]%%=*}"} >"$TMP/x/vm/ports"
 (cd "$TMP/x" && find . -print0 | cpio -0 -o -H newc --quiet) >"$TMP/x.cpio" || exit 125
 cat "$CACHE/$KEY/initrd" "$TMP/x.cpio" >"$TMP/initrd"
 rm -rf "$TMP/x" "$TMP/x.cpio"
@@ -172,6 +182,9 @@ rm -rf "$TMP/x" "$TMP/x.cpio"
 ARGS=(-device virtio-serial-pci -chardev "file,id=console,path=$LOG" -serial chardev:console
 	-chardev "file,id=out,path=$TMP/out" -device virtserialport,chardev=out,name=vm.out
 	-chardev "file,id=rc,path=$TMP/rc" -device virtserialport,chardev=rc,name=vm.rc)
+for p in ${PORTS[@]+"${PORTS[@]}"}; do
+	ARGS+=(-chardev "socket,id=port-${p%%=*},path=${p#*=}" -device "virtserialport,chardev=port-${p%%=*},name=${p%%=*}")
+done
 n=0
 for d in ${DISKS[@]+"${DISKS[@]}"}; do
 	ARGS+=(-drive "file=$d,format=raw,if=none,id=d$n,cache=writeback,discard=unmap" -device "virtio-blk-pci,drive=d$n")
@@ -183,18 +196,18 @@ READER=$!
 timeout -k 2 "$LIMIT" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -M pc -smp "$SMP" -m "$MEM" \
 	-nodefaults -no-user-config -display none -no-reboot -kernel "$CACHE/$KEY/vmlinuz" -initrd "$TMP/initrd" \
 	-append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc nowatchdog" \
-	"${ARGS[@]}" </dev/null &
+	"${PID[@]}" "${ARGS[@]}" </dev/null &
 QEMU=$!
-wait $QEMU
+wait $QEMU 2>/dev/null # bash would report a killed one at length
 status=$?
 QEMU=
 : 2>/dev/null <>"$TMP/out" # lets the reader see the end if qemu never opened it
 wait $READER
 rc=$(head -1 "$TMP/rc" 2>/dev/null)
-if [ $status = 124 ] || [ $status = 137 ]; then
-	echo "vm.sh: the machine was stopped after $LIMIT s" >&2
-	rc=124
-fi
+case $status in
+124) echo "vm.sh: the machine was stopped after $LIMIT s" >&2; rc=124 ;;
+137) echo "vm.sh: the machine was killed" >&2; rc=137 ;;
+esac
 if [ -z "$rc" ]; then
 	echo "vm.sh: the machine ended without a result (qemu $status); its console:" >&2
 	tail -n 25 "$LOG" >&2
