@@ -30,8 +30,11 @@ func classOf(n int) int {
 	return max(smallestClass, bits.Len(uint(max(n, 1)-1)))
 }
 
-// bufferSize is the memory that a buffer for n bytes is charged for.
+// bufferSize is the data that a buffer for n bytes holds.
 func bufferSize(n int) int64 { return 1 << classOf(n) }
+
+// charge is the memory that a request with a buffer for n bytes is charged for.
+func charge(n int) int64 { return bufferSize(n) + requestOverhead }
 
 // newBuffer takes a buffer for n bytes of data; its content is whatever it last held.
 func newBuffer(n int) *buffer {
@@ -59,13 +62,16 @@ type memory struct {
 	max  int64
 }
 
-// take charges n bytes if they fit, or always when forced.
-func (m *memory) take(n int64, force bool) bool {
-	if m.used.Add(n) <= m.max || force {
+// take charges n bytes if they fit.
+func (m *memory) take(n int64) bool {
+	if m.used.Add(n) <= m.max {
 		return true
 	}
 	m.used.Add(-n)
 	return false
 }
+
+// force charges n bytes that every connection may have beyond the budget.
+func (m *memory) force(n int64) { m.used.Add(n) }
 
 func (m *memory) give(n int64) { m.used.Add(-n) }

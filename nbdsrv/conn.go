@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -18,10 +19,6 @@ const (
 	// little of the payload of a large one, which might have to be moved.
 	readAhead = 128 << 10
 	readMore  = 4 << 10
-	// maxRequests and maxPayloads bound what one connection has in flight outside of its own
-	// buffers: one payload of the largest kind always fits.
-	maxRequests = 256
-	maxPayloads = LargestMaxPayload
 	// drainStep is how long a draining connection waits for another request before it looks
 	// whether it may end; drainLimit is how long a client that goes on sending is answered.
 	drainStep  = 50 * time.Millisecond
@@ -35,6 +32,8 @@ var (
 	errShuttingDown = errors.New("the server is shutting down")
 	errDisconnect   = errors.New("the client has disconnected")
 	errTooLarge     = errors.New("absurd payload length")
+	errStalled      = errors.New("cut off: the client stalled in the middle of a request, or did not read its replies")
+	errCrowded      = errors.New("dropped for a newer one: too many connections in the handshake")
 )
 
 // conn is one client. The goroutine runReader owns everything that is not marked otherwise.
@@ -42,7 +41,9 @@ type conn struct {
 	server *Server
 	raw    net.Conn // Close and SetReadDeadline may be called from any goroutine
 	nc     net.Conn // raw, or TLS over it; settled by the end of the handshake
-	using  *Export  // guarded by server.mu
+	host   netip.Addr
+	using  *Export // guarded by server.mu, as young
+	young  bool    // it holds one of server.slots
 
 	fixed, zeroes, secure bool // what the greeting and STARTTLS brought
 	haggle
@@ -56,8 +57,13 @@ type conn struct {
 
 	counts   counts
 	draining atomic.Bool
-	drainEnd time.Time // when a client that goes on sending is cut off; set on the first refusal
+	drainEnd time.Time             // when a client that goes on sending is cut off; set on the first refusal
+	verdict  atomic.Pointer[error] // why the server has cut it off
 	ended    chan struct{}
+
+	inside bool // the header of a request has been taken, and not yet all of its payload
+	waited bool // for a part of this request
+	pace   pace // of what the client sends
 
 	tasks   chan *task   // to the workers
 	handed  atomic.Int32 // tasks given to workers and not finished
@@ -68,24 +74,48 @@ type conn struct {
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{server: s, raw: nc, nc: nc, ended: make(chan struct{})}
+	c := &conn{server: s, raw: nc, nc: nc, host: hostOf(nc), ended: make(chan struct{})}
 	c.writer.init(c)
 	return c
 }
 
 // runReader is the life of a connection: handshake, requests, end.
 func (c *conn) runReader() {
-	c.inBuf, c.outBuf = newBuffer(ioBuffer), newBuffer(ioBuffer)
-	c.in, c.out = c.inBuf.data(), c.outBuf.data()[:0]
+	c.resize(handshakeBuffer)
 	err := c.handshake()
 	if err == nil {
+		c.resize(ioBuffer)
 		c.tasks = make(chan *task, maxRequests)
+		c.server.running.Go(c.runWatch)
 		err = c.serveRequests()
 	}
 	c.finish(err)
 	c.inBuf.release()
 	c.outBuf.release()
 	c.server.forget(c)
+}
+
+// resize gives the connection buffers of n bytes. Nothing waits to be sent, and what was received fits.
+func (c *conn) resize(n int) {
+	c.widen(n)
+	c.outBuf.release()
+	c.outBuf = newBuffer(n)
+	c.out = c.outBuf.data()[:0]
+}
+
+// widen gives the connection a read buffer of n bytes, with what was received.
+func (c *conn) widen(n int) {
+	old, left := c.inBuf, c.in[c.r:c.w]
+	c.inBuf = newBuffer(n)
+	c.in = c.inBuf.data()
+	c.r, c.w = 0, copy(c.in, left)
+	old.release()
+}
+
+// cutOff ends the connection now, for a reason. Any goroutine may call it; the first reason counts.
+func (c *conn) cutOff(why error) {
+	c.verdict.CompareAndSwap(nil, &why)
+	c.raw.Close()
 }
 
 // finish answers what is outstanding, ends the workers and closes the connection.
@@ -100,11 +130,17 @@ func (c *conn) finish(err error) {
 		c.linger()
 	}
 	c.nc.Close()
+	if why := c.verdict.Load(); why != nil {
+		err = *why
+	}
+	tell := func() { c.server.log.Info("nbd connection ended", "client", c.raw.RemoteAddr(), "err", err) }
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, errDisconnect), errors.Is(err, errAborted):
 		c.server.log.Debug("nbd connection ended", "client", c.raw.RemoteAddr(), "err", err)
+	case c.tasks == nil: // anybody can fail at the handshake, and often
+		c.server.noise.Do(tell)
 	default:
-		c.server.log.Info("nbd connection ended", "client", c.raw.RemoteAddr(), "err", err)
+		tell()
 	}
 }
 
@@ -130,8 +166,16 @@ func (c *conn) drain() {
 // receive reads at least one byte into p. A draining connection ends here, when nothing is in
 // flight and nothing arrives.
 func (c *conn) receive(p []byte) (int, error) {
+	inside := c.inside || c.r != c.w
 	for {
+		if inside {
+			c.waited = true
+			c.pace.wait()
+		}
 		n, err := c.nc.Read(p)
+		if inside {
+			c.pace.stop(n)
+		}
 		if n > 0 || err == nil {
 			return n, nil
 		}
@@ -164,7 +208,7 @@ func (c *conn) need(n int) error {
 		}
 		m, err := c.receive(c.in[c.w:min(len(c.in), c.r+n+ahead)])
 		if err != nil {
-			return cutOff(err, c.r != c.w)
+			return endOf(err, c.r != c.w)
 		}
 		c.w += m
 	}
@@ -187,7 +231,7 @@ func (c *conn) payload(p []byte) error {
 		}
 		var err error
 		if n, err = c.receive(p); err != nil {
-			return cutOff(err, true)
+			return endOf(err, true)
 		}
 	}
 	return nil
@@ -197,7 +241,7 @@ func (c *conn) payload(p []byte) error {
 func (c *conn) skip(n uint64) error {
 	for n > 0 {
 		if err := c.need(1); err != nil {
-			return cutOff(err, true)
+			return endOf(err, true)
 		}
 		k := min(n, uint64(c.w-c.r))
 		c.take(int(k))
@@ -206,8 +250,8 @@ func (c *conn) skip(n uint64) error {
 	return nil
 }
 
-// cutOff tells an end between two messages from one inside a message.
-func cutOff(err error, inside bool) error {
+// endOf tells an end between two messages from one inside a message.
+func endOf(err error, inside bool) error {
 	if inside && err == io.EOF {
 		return io.ErrUnexpectedEOF
 	}

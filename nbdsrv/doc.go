@@ -35,18 +35,17 @@
 //
 // # Memory
 //
-// From its first byte a connection costs a read buffer and a block of replies, 512 KiB each; then at
-// most 1.5 MiB of inline replies queued behind a slow client, and what its requests in flight hold: up
-// to 256 requests and 64 MiB of buffers, each at most twice the payload it is for. The buffers of all
-// connections together stay within Config.MaxInflight (512 MiB), except that a connection with no
-// payload in flight may always begin one. So a client that sends half of a payload and stalls, or does
-// not read its replies, holds that much and no more, and nobody waits for it:
+// All bounds stand in limits.go, and Config.MemoryBound adds them up: 1 GiB at the defaults, with 128 clients
+// all of whom do their worst. In short: a handshake costs a quarter of a MiB at most, a connection beyond it
+// about 3 MiB, and the payloads in flight of all connections share Config.MaxInflight (512 MiB). Nobody waits
+// for what others hold of that: when it is used up, a connection still gets a payload of 256 KiB, and a
+// larger one passes through a buffer of that size piece by piece. A write of up to 256 KiB to a device that
+// does not wait is received into the read buffer and costs nothing else.
 //
-//	total <= MaxInflight + MaxConns * (largest MaxPayload, as a power of two, + 2.5 MiB)
-//
-// A write of up to 256 KiB to a device that does not wait is received into the read buffer and costs
-// nothing else. When a bound is reached the connection's reader stops reading. A client has to read its
-// replies while it sends requests, as all known ones do.
+// When a bound of its own is reached a connection's reader stops reading. A client has to read its replies
+// while it sends requests, as all known ones do. One that leaves a request half sent or its replies unread is
+// cut off after Config.StallTimeout (60 s); one that has nothing outstanding never is. In the handshake there is a
+// time for all of it (20 s), and a place for 256 connections, of which the oldest goes first.
 //
 // # Locks
 //

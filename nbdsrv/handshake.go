@@ -11,7 +11,7 @@ import (
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 )
 
-// Bounds of the handshake. Option data is parsed in place, in the read buffer.
+// Bounds of the handshake, beside those in limits.go. Option data is parsed in place, in the read buffer.
 const (
 	maxOptionData = 64 << 10 // bytes of data that an option is parsed with
 	maxOptionSkip = 16 << 20 // bytes of data that are skipped; beyond, the client is cut off
@@ -28,6 +28,7 @@ var (
 	errInjected    = errors.New("data before the TLS handshake")
 	errExportName  = errors.New("NBD_OPT_EXPORT_NAME with extended headers")
 	errAborted     = errors.New("aborted by the client")
+	errFull        = errors.New("too many connections")
 )
 
 // haggle is what option haggling has settled so far. STARTTLS forgets it.
@@ -108,6 +109,9 @@ func (c *conn) nextOption() (next, error) {
 			return more, err
 		}
 		return c.option(h.ID, nil, true)
+	}
+	if int(h.Length) > len(c.in) {
+		c.widen(maxOptionData)
 	}
 	if err := c.need(int(h.Length)); err != nil {
 		return more, err

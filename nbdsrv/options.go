@@ -53,8 +53,11 @@ func (c *conn) exportName(name string) (next, error) {
 		return more, errExportName
 	}
 	e := c.server.lookup(name)
-	if e == nil || !c.choose(e, e.size()) {
+	if e == nil {
 		return more, errNoExport
+	}
+	if err := c.choose(e, e.size()); err != nil {
+		return more, err
 	}
 	c.room(offsetSize + 2 + exportNameZeroes)
 	c.out = binary.BigEndian.AppendUint64(c.out, c.view.size)
@@ -65,8 +68,8 @@ func (c *conn) exportName(name string) (next, error) {
 	return transmit, nil
 }
 
-// choose settles the view on e; false if e has just been removed.
-func (c *conn) choose(e *Export, size uint64) bool {
+// choose settles the view on e. Errors: errNoExport if e has just been removed, errFull.
+func (c *conn) choose(e *Export, size uint64) error {
 	c.view = view{export: e, size: size, mode: c.mode, metaSelected: c.meta == e}
 	return c.server.use(c, e)
 }
@@ -108,8 +111,12 @@ func (c *conn) infoOrGo(id uint32, data []byte) next {
 		if c.info == e {
 			size = c.infoSize
 		}
-		if !c.choose(e, size) {
+		switch c.choose(e, size) {
+		case errNoExport:
 			c.reply(id, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, "")
+			return more
+		case errFull:
+			c.reply(id, repErrPolicy, errFull.Error())
 			return more
 		}
 	}

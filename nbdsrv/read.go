@@ -12,6 +12,10 @@ const (
 // executeRead reads into the task's buffer and sends it from there.
 func (t *task) executeRead() {
 	r, m := &t.req, t.c.view.mode
+	if t.partial() {
+		t.readPieces()
+		return
+	}
 	if m != simple && r.flags&cmdFlagDF == 0 && r.length >= sparseMin && t.findHoles() {
 		t.readSparse()
 		return
@@ -57,11 +61,10 @@ func (t *task) readSparse() {
 	t.sendChunks(data)
 }
 
-// sendChunks sends the pieces in t.extents; their headers come from a small block of their own.
+// sendChunks sends the pieces in t.extents; their headers stand in the buffer's headroom.
 func (t *task) sendChunks(data []byte) {
 	r, c, m := &t.req, t.c, t.c.view.mode
-	heads := newBuffer(maxChunks * smallReply)
-	block := heads.data()[:0]
+	block := t.buf.block[:0:headroom]
 	segs := t.segs[:0]
 	var at uint64
 	for i, x := range t.extents.list {
@@ -79,7 +82,7 @@ func (t *task) sendChunks(data []byte) {
 		}
 		at += x.length
 	}
-	segs = append(segs, segment{buf: heads}, segment{buf: t.buf, charge: t.charge, ends: 1})
+	segs = append(segs, segment{buf: t.buf, charge: t.charge, ends: 1})
 	c.mu.Lock()
 	c.sendLocked(segs...)
 	clear(segs)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,32 +58,100 @@ func (s *Server) runAccept(l net.Listener) error {
 // admit starts a connection, or closes it when there are too many.
 func (s *Server) admit(nc net.Conn) {
 	tune(nc)
-	s.mu.Lock()
-	full := len(s.conns) >= s.cfg.MaxConns
-	if full {
-		s.total.Refused++
-	}
-	if full || s.draining.Load() {
-		s.mu.Unlock()
+	if s.full() {
 		nc.Close()
 		return
 	}
+	s.takeSlot()
 	c := newConn(s, nc)
+	s.mu.Lock()
+	if s.draining.Load() {
+		s.mu.Unlock()
+		<-s.slots
+		nc.Close()
+		return
+	}
 	s.conns[c] = struct{}{}
+	s.young = append(s.young, c)
+	c.young = true
 	s.total.Accepted++
 	s.running.Add(1)
 	s.mu.Unlock()
 	go c.runReader()
 }
 
+// full says whether a further connection could not be served anyway.
+func (s *Server) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.serving < s.cfg.MaxConns {
+		return false
+	}
+	s.total.Refused++
+	return true
+}
+
+// takeSlot takes a place in the handshake: from the connection that has been at it longest, of those from the
+// address that has the most, if there is none left. So whoever fills all places gets in his own way only, and
+// from one address too whoever is quick finds a place.
+func (s *Server) takeSlot() {
+	select {
+	case s.slots <- struct{}{}:
+		return
+	default:
+	}
+	s.mu.Lock()
+	count, most := map[netip.Addr]int{}, 0
+	for _, c := range s.young {
+		count[c.host]++
+		most = max(most, count[c.host])
+	}
+	var oldest *conn
+	if i := slices.IndexFunc(s.young, func(c *conn) bool { return count[c.host] == most }); i >= 0 {
+		oldest = s.young[i]
+		s.young = slices.Delete(s.young, i, i+1)
+		s.total.Dropped++
+	}
+	s.mu.Unlock()
+	if oldest != nil {
+		oldest.cutOff(errCrowded)
+	}
+	s.slots <- struct{}{} // soon: what is dropped waits for nothing but its goroutine's turn
+}
+
+// grownLocked gives back c's place in the handshake.
+func (s *Server) grownLocked(c *conn) {
+	if !c.young {
+		return
+	}
+	c.young = false
+	s.young = slices.DeleteFunc(s.young, func(x *conn) bool { return x == c })
+	<-s.slots
+}
+
 // forget is the end of a connection.
 func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
+	if c.using != nil {
+		s.serving--
+	}
+	s.grownLocked(c)
 	s.total.add(&c.counts)
+	if why := c.verdict.Load(); why != nil && *why == errStalled {
+		s.total.Stalled++
+	}
 	s.mu.Unlock()
 	close(c.ended)
 	s.running.Done()
+}
+
+// hostOf is the client's address without its port; all clients of unix sockets have one.
+func hostOf(nc net.Conn) netip.Addr {
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr()
+	}
+	return netip.Addr{}
 }
 
 const (

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Config of a Server. The zero value serves without TLS and with the defaults named below.
@@ -28,9 +30,15 @@ type Config struct {
 	// HandshakeTimeout is how long a client may take from connecting to the transmission phase.
 	// 0 means 20 s.
 	HandshakeTimeout time.Duration
-	// MaxInflight is what the payloads in flight of all connections may take together, in bytes,
-	// beyond one payload for each connection. 0 means 512 MiB.
+	// MaxInflight is what the payloads in flight of all connections may take together, in bytes. Beyond it
+	// each connection may have one payload, or piece of one, of 256 KiB. 0 means 512 MiB.
 	MaxInflight int64
+	// MaxHandshakes is how many connections may be in the handshake at a time, beside MaxConns. A further one
+	// takes the place of the oldest from the address that has the most. 0 means 256.
+	MaxHandshakes int
+	// StallTimeout is how long a client may leave a request half sent, or its replies unread, without getting
+	// on. A client that has nothing outstanding may be silent for ever. 0 means 60 s.
+	StallTimeout time.Duration
 	// Workers is how many requests of one connection may wait in the device at a time. 0 means 64.
 	Workers int
 }
@@ -39,6 +47,8 @@ const (
 	defaultMaxConns         = 128
 	defaultHandshakeTimeout = 20 * time.Second
 	defaultMaxInflight      = 512 << 20
+	defaultMaxHandshakes    = 256
+	defaultStallTimeout     = time.Minute
 	defaultWorkers          = 64
 )
 
@@ -51,17 +61,20 @@ type Server struct {
 	log      *slog.Logger
 	memory   memory
 	draining atomic.Bool
-	running  sync.WaitGroup // one for each connection
+	running  sync.WaitGroup // one for each goroutine
+	slots    chan struct{}  // one for each connection in the handshake
+	noise    rate.Sometimes // log lines that anybody can cause
 
 	mu        sync.Mutex // guards all below
 	exports   []*Export  // in the order they were added
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
-	total     Stats // of connections that have ended
+	serving   int     // connections beyond the handshake
+	young     []*conn // in the handshake and not yet dropped, oldest first
+	total     Stats   // of connections that have ended
 }
 
-// New makes a server without exports or listeners.
-func New(cfg Config) *Server {
+func (cfg *Config) setDefaults() {
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = defaultMaxConns
 	}
@@ -74,12 +87,24 @@ func New(cfg Config) *Server {
 	if cfg.Workers == 0 {
 		cfg.Workers = defaultWorkers
 	}
+	if cfg.MaxHandshakes == 0 {
+		cfg.MaxHandshakes = defaultMaxHandshakes
+	}
+	if cfg.StallTimeout == 0 {
+		cfg.StallTimeout = defaultStallTimeout
+	}
+}
+
+// New makes a server without exports or listeners.
+func New(cfg Config) *Server {
+	cfg.setDefaults()
 	if cfg.TLS != nil {
 		cfg.TLS = cfg.TLS.Clone()
 		cfg.TLS.MinVersion = max(cfg.TLS.MinVersion, tls.VersionTLS12)
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, memory: memory{max: cfg.MaxInflight},
+		slots: make(chan struct{}, cfg.MaxHandshakes), noise: rate.Sometimes{First: 10, Interval: time.Second},
 		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
 	}
 	if s.log == nil {
@@ -140,15 +165,22 @@ func (s *Server) lookup(name string) *Export {
 	return nil
 }
 
-// use notes that c is about to send requests to e; false if e has been removed since lookup.
-func (s *Server) use(c *conn, e *Export) bool {
+// use notes that c is about to send requests to e. Errors: errNoExport if e has been removed since lookup,
+// errFull.
+func (s *Server) use(c *conn, e *Export) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Contains(s.exports, e) {
-		return false
+	switch {
+	case !slices.Contains(s.exports, e):
+		return errNoExport
+	case s.serving >= s.cfg.MaxConns:
+		s.total.Refused++
+		return errFull
 	}
 	c.using = e
-	return true
+	s.serving++
+	s.grownLocked(c)
+	return nil
 }
 
 // list is the exports as they are now.

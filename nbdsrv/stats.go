@@ -8,6 +8,8 @@ type Stats struct {
 	Connections int    // open now
 	Accepted    uint64 // connections let in
 	Refused     uint64 // connections closed because of MaxConns
+	Dropped     uint64 // connections closed because of MaxHandshakes
+	Stalled     uint64 // connections closed because of StallTimeout
 
 	Reads, Writes, Flushes, Trims, Zeroes, Others uint64 // requests
 	ReadBytes, WrittenBytes                       uint64

@@ -78,7 +78,7 @@ func (c *conn) blockStatus(r *request, n uint64) error {
 			return c.skip(n)
 		}
 		if err := c.need(12); err != nil {
-			return cutOff(err, true)
+			return endOf(err, true)
 		}
 		b := c.take(12)
 		r.length = binary.BigEndian.Uint64(b)
@@ -91,7 +91,7 @@ func (c *conn) blockStatus(r *request, n uint64) error {
 			return nil
 		}
 	}
-	c.handOver(c.begin(r, statusBuffer))
+	c.handOver(c.beginCharged(r, statusBuffer, charge(pieceSize))) // the list of extents is charged too
 	return nil
 }
 

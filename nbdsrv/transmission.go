@@ -21,9 +21,14 @@ func (c *conn) serveRequests() error {
 	}
 	header := c.view.mode.headerSize()
 	for {
+		if c.inside = false; c.waited {
+			c.waited = false
+			c.pace.done()
+		}
 		if err := c.need(header); err != nil {
 			return err
 		}
+		c.inside = true
 		r, err := c.view.mode.decode(c.take(header))
 		if err != nil {
 			return err
@@ -131,7 +136,7 @@ func (c *conn) write(r *request) error {
 	dev := c.view.export.nonblocking
 	if dev != nil && n <= inlineMax && r.flags&cmdFlagFUA == 0 {
 		if err := c.need(n); err != nil {
-			return cutOff(err, true)
+			return endOf(err, true)
 		}
 		err := dev.TryWriteAt(c.in[c.r:c.r+n], int64(r.offset))
 		if err != ErrWouldBlock {
@@ -146,6 +151,9 @@ func (c *conn) write(r *request) error {
 		}
 	}
 	t := c.begin(r, n)
+	if t.partial() {
+		return c.writePieces(t)
+	}
 	if err := c.payload(t.buf.data()[:n]); err != nil {
 		c.abandon(t)
 		return err

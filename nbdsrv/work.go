@@ -34,6 +34,9 @@ func newTask(r *request, n int, charge int64) *task {
 
 func (t *task) release() {
 	t.c, t.buf = nil, nil
+	if cap(t.extents.list) > 2*maxChunks {
+		t.extents.list = nil // of a BLOCK_STATUS; not to be kept by hundreds of tasks
+	}
 	taskPool.Put(t)
 }
 

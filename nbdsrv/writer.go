@@ -9,9 +9,9 @@ import (
 const (
 	// smallReply is room for any reply that carries no data.
 	smallReply = 256
-	// maxQueued is how many bytes of inline replies may wait behind a write in progress before the
+	// maxBlocks is how many blocks of inline replies may wait behind a write in progress before the
 	// reader waits too.
-	maxQueued = 1 << 20
+	maxBlocks = 2
 )
 
 // segment is a piece of output. Whoever has written it gives back what it holds.
@@ -20,7 +20,7 @@ type segment struct {
 	buf    *buffer // released; nil if the next segment holds it
 	charge int64   // given back to the memory budgets
 	ends   int     // requests answered with it
-	grows  bool    // a block of small replies that more may be appended to
+	blocks int     // blocks of inline replies
 }
 
 // writer is the sending half of a connection and its accounts. Whoever queues a segment while
@@ -34,6 +34,8 @@ type writer struct {
 	queue    []segment
 	spare    []segment // the other half of a double buffer
 	queued   int       // bytes in queue
+	open     int       // 1 + the index in queue of a block that more replies may be appended to; 0: none
+	blocks   int       // blocks of inline replies that are queued or being written
 	writing  bool
 	failed   error // the first write error; nothing is sent after it
 	requests int   // handed over and not answered on the wire
@@ -41,6 +43,7 @@ type writer struct {
 
 	vec  [][]byte // the writing goroutine's
 	bufs net.Buffers
+	pace pace // of what the client reads
 }
 
 func (w *writer) init(c *conn) {
@@ -60,24 +63,32 @@ func (w *writer) sendLocked(s ...segment) {
 	w.writeLocked(w.queued >= largePayload)
 }
 
-// sendSmallLocked is sendLocked for the answer of a request without data, which is copied: it joins
-// an earlier one that is still queued.
+// sendSmallLocked is sendLocked for the answer of a request without data, which is copied.
 func (w *writer) sendSmallLocked(reply []byte, charge int64) {
-	n := len(w.queue)
-	if n > 0 && w.queue[n-1].grows && cap(w.queue[n-1].b)-len(w.queue[n-1].b) >= len(reply) {
-		s := &w.queue[n-1]
-		s.b = append(s.b, reply...)
-		s.charge += charge
-		s.ends++
-		w.queued += len(reply)
-	} else {
+	if !w.joinLocked(reply, charge, 1) {
 		buf := newBuffer(1)
-		w.queue = append(w.queue, segment{
-			b: append(buf.data()[:0], reply...), buf: buf, charge: charge, ends: 1, grows: true,
-		})
+		w.queue = append(w.queue, segment{b: append(buf.data()[:0], reply...), buf: buf, charge: charge, ends: 1})
 		w.queued += len(reply)
+		w.open = len(w.queue)
 	}
 	w.writeLocked(charge >= largePayload)
+}
+
+// joinLocked appends replies to a block that is queued already, if one has room: replies may leave in any
+// order, and a block each would make many small ones cost a slow client's server very much.
+func (w *writer) joinLocked(b []byte, charge int64, ends int) bool {
+	if w.open == 0 {
+		return false
+	}
+	s := &w.queue[w.open-1]
+	if cap(s.b)-len(s.b) < len(b) {
+		return false
+	}
+	s.b = append(s.b, b...)
+	s.charge += charge
+	s.ends += ends
+	w.queued += len(b)
+	return true
 }
 
 // writeLocked writes the queue until it is empty, unless somebody does. It unlocks w.mu. After a small
@@ -102,16 +113,17 @@ func (w *writer) writeLocked(large bool) {
 func (w *writer) runWriterLocked() {
 	for len(w.queue) > 0 {
 		batch, err := w.queue, w.failed
-		w.queue, w.spare, w.queued = w.spare[:0], nil, 0
+		w.queue, w.spare, w.queued, w.open = w.spare[:0], nil, 0, 0
 		w.mu.Unlock()
 		if err == nil {
 			err = w.write(batch)
 		}
-		charge, ends := settle(batch)
-		w.c.server.memory.give(charge)
+		held := settle(batch)
+		w.c.server.memory.give(held.charge)
 		w.mu.Lock()
-		w.payloads -= charge
-		w.requests -= ends
+		w.payloads -= held.charge
+		w.requests -= held.ends
+		w.blocks -= held.blocks
 		w.spare = batch[:0]
 		w.noteLocked(err)
 	}
@@ -129,28 +141,56 @@ func (w *writer) noteLocked(err error) {
 }
 
 // settle gives back the buffers of a batch and adds up what it held.
-func settle(batch []segment) (charge int64, ends int) {
+func settle(batch []segment) (held segment) {
 	for i := range batch {
 		batch[i].buf.release()
-		charge += batch[i].charge
-		ends += batch[i].ends
+		held.charge += batch[i].charge
+		held.ends += batch[i].ends
+		held.blocks += batch[i].blocks
 		batch[i] = segment{}
 	}
-	return charge, ends
+	return held
 }
 
-// write sends a batch in as few system calls as it takes.
+// write sends a batch in as few system calls as it takes, each of at most sendStep bytes.
 func (w *writer) write(batch []segment) error {
-	if len(batch) == 1 {
-		_, err := w.c.nc.Write(batch[0].b)
-		return err
+	size := 0
+	for i := range batch {
+		for b := batch[i].b; len(b) > 0; {
+			k := min(len(b), sendStep-size)
+			w.vec = append(w.vec, b[:k])
+			if b, size = b[k:], size+k; size == sendStep {
+				if err := w.sendVec(); err != nil {
+					return err
+				}
+				size = 0
+			}
+		}
+	}
+	return w.sendVec()
+}
+
+// sendVec sends what is in w.vec.
+func (w *writer) sendVec() (err error) {
+	switch len(w.vec) {
+	case 0:
+	case 1:
+		err = w.send(w.vec[0])
+	default:
+		w.bufs = w.vec
+		w.pace.wait()
+		_, err = w.bufs.WriteTo(w.c.nc)
+		w.pace.done()
 	}
 	w.vec = w.vec[:0]
-	for i := range batch {
-		w.vec = append(w.vec, batch[i].b)
-	}
-	w.bufs = w.vec
-	_, err := w.bufs.WriteTo(w.c.nc)
+	return err
+}
+
+// send sends one piece of at most sendStep bytes.
+func (w *writer) send(b []byte) error {
+	w.pace.wait()
+	_, err := w.c.nc.Write(b)
+	w.pace.done()
 	return err
 }
 
@@ -174,56 +214,77 @@ func (c *conn) flush() error {
 	case !w.writing: // the usual case: c.out is written in place and used again
 		w.writing = true
 		w.mu.Unlock()
-		_, err := w.c.nc.Write(c.out)
+		err := w.send(c.out)
 		c.out = c.out[:0]
 		w.mu.Lock()
 		w.noteLocked(err)
 		w.runWriterLocked()
+	case w.joinLocked(c.out, 0, 0):
+		c.out = c.out[:0]
 	default:
-		w.queue = append(w.queue, segment{b: c.out, buf: c.outBuf})
+		w.queue = append(w.queue, segment{b: c.out, buf: c.outBuf, blocks: 1})
 		w.queued += len(c.out)
+		w.open = len(w.queue)
+		w.blocks++
 		c.outBuf = newBuffer(ioBuffer)
 		c.out = c.outBuf.data()[:0]
-		for w.writing && w.queued > maxQueued && w.failed == nil {
+		for w.writing && w.blocks > maxBlocks && w.failed == nil {
 			w.changed.Wait()
 		}
 	}
 	return w.failed
 }
 
-// begin admits one request with a payload buffer for n bytes (none for 0), or waits until it fits.
-// A connection with no payload in flight always gets one: so the shared budget never makes one
-// connection wait for another.
+// begin admits one request with a payload buffer for n bytes (none for 0), or waits until it fits. A
+// connection waits for its own requests only: with no payload in flight it gets one however much the others
+// hold, but only a piece of it when the budget of all is used up.
 func (c *conn) begin(r *request, n int) *task {
-	var charge int64
+	var want int64
 	if n > 0 {
-		charge = bufferSize(n)
+		want = charge(n)
 	}
+	return c.beginCharged(r, n, want)
+}
+
+func (c *conn) beginCharged(r *request, n int, want int64) *task {
 	w := &c.writer
 	w.mu.Lock()
-	if !w.fitsLocked(charge) {
+	granted, ok := w.admitLocked(want)
+	if !ok {
 		w.mu.Unlock()
 		_ = c.flush() // what the client waits for must not wait for this
 		w.mu.Lock()
-		for !w.fitsLocked(charge) {
+		for granted, ok = w.admitLocked(want); !ok; granted, ok = w.admitLocked(want) {
 			w.changed.Wait()
 		}
 	}
 	w.requests++
-	w.payloads += charge
+	w.payloads += granted
 	w.mu.Unlock()
-	return newTask(r, n, charge)
+	if granted < want {
+		n = pieceSize
+	}
+	return newTask(r, n, granted)
 }
 
-// fitsLocked says whether a request with that charge may begin, and charges the shared budget.
-func (w *writer) fitsLocked(charge int64) bool {
-	if w.requests >= maxRequests {
-		return false
+// admitLocked charges a request that may begin now, for all that it wants or for a piece.
+func (w *writer) admitLocked(want int64) (granted int64, ok bool) {
+	shared := &w.c.server.memory
+	switch {
+	case w.requests >= maxRequests:
+		return 0, false
+	case want == 0:
+		return 0, true
+	case w.payloads > 0 && w.payloads+want > maxPayloads:
+		return 0, false
+	case shared.take(want):
+		return want, true
+	case w.payloads > 0:
+		return 0, false
 	}
-	if charge == 0 || w.payloads == 0 {
-		return w.c.server.memory.take(charge, true)
-	}
-	return w.payloads+charge <= maxPayloads && w.c.server.memory.take(charge, false)
+	granted = min(want, charge(pieceSize))
+	shared.force(granted)
+	return granted, true
 }
 
 // abandon takes back a request that was begun and cannot be served.
