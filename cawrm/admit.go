@@ -121,8 +121,12 @@ func (t *target) stopFeed(err error) {
 	}
 }
 
-// sayWelcome tells the source where the mirror stands: what a mirror shows is durable.
+// sayWelcome tells the source where the mirror stands: what a mirror shows is durable. Whole epochs that the feed before
+// could not commit, because of a read that failed say, are committed first: the next records must follow them.
 func (f *feed) sayWelcome() error {
+	if _, err := f.t.v.Commit(); err != nil {
+		return f.failed(err)
+	}
 	st := f.t.v.Status()
 	w := wire.Welcome{SyncPtr: st.EndPtr, Name: f.p.cfg.Name}
 	if st.HasIdentity {
