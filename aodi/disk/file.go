@@ -103,8 +103,15 @@ func (f *File) prepareOpen(readOnly bool) error {
 	f.size.Store(size)
 	if !readOnly {
 		f.direct, f.why = openDirect(f.name)
+		f.dropCache()
 	}
 	return nil
+}
+
+// dropCache lets reads see what the medium holds. When a sync fails, Linux keeps what it could not write in the page cache
+// and takes it for written, so an opening that found it there would roll it forward and call it durable.
+func (f *File) dropCache() {
+	_ = unix.Fadvise(int(f.cached.Fd()), 0, 0, unix.FADV_DONTNEED) // a hint: where there is no cache it has no meaning
 }
 
 // openDirect tries what the log will do, since some file systems accept the flag and refuse the I/O.

@@ -144,6 +144,25 @@ func TestFileTryRead(t *testing.T) {
 	}
 }
 
+// TestOpenDropsCache ensures that an opening reads from the medium what an earlier process has left in the page cache: after
+// a sync that failed it is not on the medium.
+func TestOpenDropsCache(t *testing.T) {
+	f, path := newFile(t)
+	must(t, f.WriteCached(pattern(4, 9), 0))
+	must(t, f.Sync())
+	got := make([]byte, 4*block)
+	if err := f.TryReadAt(got, 0); errors.Is(err, disk.ErrWouldBlock) {
+		t.Skip("NOT TESTED: this file system cannot read without waiting (RWF_NOWAIT)")
+	}
+	must(t, f.Close())
+	f, err := disk.OpenFile(path, false)
+	must(t, err)
+	defer f.Close()
+	if err := f.TryReadAt(got, 0); !errors.Is(err, disk.ErrWouldBlock) {
+		t.Fatalf("it was in the page cache: %v", err)
+	}
+}
+
 // TestFileIsStrict ensures that what the log must never do is refused where O_DIRECT is in use, as it will be in the field.
 func TestFileIsStrict(t *testing.T) {
 	f, path := newFile(t)
