@@ -1,5 +1,7 @@
 package disk
 
+import "errors"
+
 // Op names an operation for a Faulty's rule.
 type Op string
 
@@ -13,11 +15,22 @@ const (
 	OpPunch   Op = "punch"
 )
 
-// Faulty wraps a disk and lets a rule fail its operations. The rule is called from any goroutine.
+// Faulty wraps a disk and lets a rule fail its operations, or make them slow by taking its time. Rule is called before
+// an operation, After when it has succeeded, both from any goroutine.
 type Faulty struct {
 	Disk
-	Rule func(op Op, off int64, n int) error
+	Rule  func(op Op, off int64, n int) error
+	After func(op Op, off int64, n int)
 }
+
+// ShortRead is what a rule returns to let a read end early: N bytes arrive, the rest of the buffer stays as it was.
+type ShortRead struct {
+	N   int
+	Err error
+}
+
+func (s *ShortRead) Error() string { return s.Err.Error() }
+func (s *ShortRead) Unwrap() error { return s.Err }
 
 func (f *Faulty) check(op Op, off int64, n int) error {
 	if f.Rule == nil {
@@ -26,12 +39,24 @@ func (f *Faulty) check(op Op, off int64, n int) error {
 	return f.Rule(op, off, n)
 }
 
+// done passes an operation's result on, and tells After that it succeeded.
+func (f *Faulty) done(op Op, off int64, n int, err error) error {
+	if err == nil && f.After != nil {
+		f.After(op, off, n)
+	}
+	return err
+}
+
 // ReadAt reads unless the rule says otherwise.
 func (f *Faulty) ReadAt(p []byte, off int64) error {
 	if err := f.check(OpRead, off, len(p)); err != nil {
+		var short *ShortRead
+		if errors.As(err, &short) {
+			_ = f.Disk.ReadAt(p[:min(short.N, len(p))], off) // it fails anyway
+		}
 		return err
 	}
-	return f.Disk.ReadAt(p, off)
+	return f.done(OpRead, off, len(p), f.Disk.ReadAt(p, off))
 }
 
 // TryReadAt never has the bytes at hand, so that each read meets the rule in ReadAt.
@@ -42,7 +67,7 @@ func (f *Faulty) WriteAt(p []byte, off int64) error {
 	if err := f.check(OpWrite, off, len(p)); err != nil {
 		return err
 	}
-	return f.Disk.WriteAt(p, off)
+	return f.done(OpWrite, off, len(p), f.Disk.WriteAt(p, off))
 }
 
 // WriteCached writes unless the rule says otherwise.
@@ -50,7 +75,7 @@ func (f *Faulty) WriteCached(p []byte, off int64) error {
 	if err := f.check(OpWrite, off, len(p)); err != nil {
 		return err
 	}
-	return f.Disk.WriteCached(p, off)
+	return f.done(OpWrite, off, len(p), f.Disk.WriteCached(p, off))
 }
 
 // Sync syncs unless the rule says otherwise.
@@ -58,7 +83,7 @@ func (f *Faulty) Sync() error {
 	if err := f.check(OpSync, 0, 0); err != nil {
 		return err
 	}
-	return f.Disk.Sync()
+	return f.done(OpSync, 0, 0, f.Disk.Sync())
 }
 
 // Reserve reserves unless the rule says otherwise.
@@ -66,7 +91,7 @@ func (f *Faulty) Reserve(off, n int64) error {
 	if err := f.check(OpReserve, off, int(n)); err != nil {
 		return err
 	}
-	return f.Disk.Reserve(off, n)
+	return f.done(OpReserve, off, int(n), f.Disk.Reserve(off, n))
 }
 
 // Zero writes unless the rule, which sees it as a write, says otherwise.
@@ -74,7 +99,7 @@ func (f *Faulty) Zero(off, n int64) error {
 	if err := f.check(OpWrite, off, int(n)); err != nil {
 		return err
 	}
-	return f.Disk.Zero(off, n)
+	return f.done(OpWrite, off, int(n), f.Disk.Zero(off, n))
 }
 
 // Grow grows unless the rule says otherwise.
@@ -82,7 +107,7 @@ func (f *Faulty) Grow(n int64) error {
 	if err := f.check(OpGrow, n, 0); err != nil {
 		return err
 	}
-	return f.Disk.Grow(n)
+	return f.done(OpGrow, n, 0, f.Disk.Grow(n))
 }
 
 // Punch punches unless the rule says otherwise.
@@ -90,5 +115,5 @@ func (f *Faulty) Punch(off, n int64) error {
 	if err := f.check(OpPunch, off, int(n)); err != nil {
 		return err
 	}
-	return f.Disk.Punch(off, n)
+	return f.done(OpPunch, off, int(n), f.Disk.Punch(off, n))
 }

@@ -13,7 +13,8 @@ import (
 
 const sector = 512
 
-// Memory is a disk in memory that can lose power: Crash keeps what was synced and any part of what was not.
+// Memory is a disk in memory that can lose power: Crash keeps what was synced and any part of what was not. Its syncs
+// can fail as real ones do (FailSync), and bits can flip in it (Flip).
 type Memory struct {
 	mu      sync.RWMutex
 	arena   mmap.MMap // address space for the largest size; the kernel gives memory where it is touched
@@ -22,6 +23,7 @@ type Memory struct {
 	touched []uint64         // bit i: chunk i was written; the rest of the arena is never looked at
 	undo    map[int64][]byte // sector number -> durable content, of each sector written since the last sync
 	pending []pendingWrite
+	dropped map[int64]struct{} // sectors that reads see as written and that no later sync will write
 }
 
 type pendingWrite struct {
@@ -44,7 +46,7 @@ func NewMemory(limit int64) *Memory {
 	if err != nil {
 		panic(fmt.Sprintf("disk: %d bytes of address space: %v", limit, err))
 	}
-	return &Memory{arena: m, limit: limit, touched: make([]uint64, limit/blockAlign/64+1), undo: map[int64][]byte{}}
+	return &Memory{arena: m, limit: limit, touched: make([]uint64, limit/blockAlign/64+1), undo: map[int64][]byte{}, dropped: map[int64]struct{}{}}
 }
 
 // Name is "memory".
@@ -96,6 +98,7 @@ func (m *Memory) WriteCached(p []byte, off int64) error {
 		if _, ok := m.undo[s]; !ok {
 			m.undo[s] = append([]byte(nil), m.arena[s:s+sector]...)
 		}
+		delete(m.dropped, s)
 	}
 	m.pending = append(m.pending, pendingWrite{off, append([]byte(nil), p...)})
 	copy(m.arena[off:], p)
@@ -106,13 +109,66 @@ func (m *Memory) WriteCached(p []byte, off int64) error {
 	return nil
 }
 
-// Sync makes all writes durable.
+// Sync makes all writes durable, but for those of which an earlier one has told that it failed.
 func (m *Memory) Sync() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clear(m.undo)
+	if len(m.dropped) == 0 {
+		clear(m.undo)
+	}
+	for s := range m.undo {
+		if _, ok := m.dropped[s]; !ok {
+			delete(m.undo, s)
+		}
+	}
 	m.pending = m.pending[:0]
 	return nil
+}
+
+// FailSync is a sync that fails as Linux's does: of what was written since the last one, the disk has any part, the
+// page cache shows all of it, and takes it for written, so that no later sync writes the rest.
+func (m *Memory) FailSync(rng *rand.Rand) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.somePending(rng, func(off int64, p []byte) {
+		for s := int64(0); s < int64(len(p)); s += sector {
+			copy(m.undo[off+s], p[s:s+sector])
+		}
+	})
+	for s := range m.undo {
+		m.dropped[s] = struct{}{}
+	}
+	m.pending = m.pending[:0]
+	return fmt.Errorf("memory: sync: %w", syscall.EIO)
+}
+
+// DropCache is what OpenFile asks for: reads see what the medium holds of the sectors that a sync has failed to write.
+func (m *Memory) DropCache() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for s := range m.dropped {
+		copy(m.arena[s:s+sector], m.undo[s])
+		delete(m.undo, s)
+	}
+	clear(m.dropped)
+}
+
+// Flip flips one bit of something that was written, on the medium and in what reads see, and tells at which byte; -1
+// when there is nothing yet.
+func (m *Memory) Flip(rng *rand.Rand) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var chunks []int64
+	m.eachTouched(func(at int64) { chunks = append(chunks, at) })
+	if len(chunks) == 0 {
+		return -1
+	}
+	off, bit := chunks[rng.IntN(len(chunks))]+rng.Int64N(blockAlign), byte(1)<<rng.IntN(8)
+	m.arena[off] ^= bit
+	if old, ok := m.undo[off/sector*sector]; ok {
+		old[off%sector] ^= bit
+	}
+	return off
 }
 
 // Map shows the memory itself.
@@ -159,6 +215,7 @@ func (m *Memory) Free() {
 	m.eachTouched(func(at int64) { clear(m.arena[at : at+blockAlign]) })
 	clear(m.touched)
 	clear(m.undo)
+	clear(m.dropped)
 	m.pending, m.size = nil, 0
 	freed.Lock()
 	defer freed.Unlock()
@@ -168,6 +225,9 @@ func (m *Memory) Free() {
 		_ = m.arena.Unmap()
 	}
 }
+
+// Pending tells whether a crash could lose anything now.
+func (m *Memory) Pending() bool { m.mu.RLock(); defer m.mu.RUnlock(); return len(m.undo) > 0 }
 
 func (m *Memory) eachTouched(do func(at int64)) {
 	for i, word := range m.touched {
@@ -189,20 +249,26 @@ func (m *Memory) Crash(rng *rand.Rand) *Memory {
 	for s, old := range m.undo {
 		copy(c.arena[s:], old)
 	}
-	keep := rng.Float64() // some crashes keep nearly all, some nearly nothing
+	m.somePending(rng, func(off int64, p []byte) { copy(c.arena[off:], p) })
+	return c
+}
+
+// somePending gives to keep what a disk may have of the writes that were not synced: any of them in any order, whole
+// or some sectors of it.
+func (m *Memory) somePending(rng *rand.Rand, keep func(off int64, p []byte)) {
+	odds := rng.Float64() // sometimes nearly all, sometimes nearly nothing
 	for _, i := range rng.Perm(len(m.pending)) {
 		w := m.pending[i]
 		switch {
-		case rng.Float64() >= keep:
+		case rng.Float64() >= odds:
 		case rng.IntN(4) > 0:
-			copy(c.arena[w.off:], w.data)
+			keep(w.off, w.data)
 		default:
 			for s := 0; s < len(w.data); s += sector {
 				if rng.IntN(2) == 0 {
-					copy(c.arena[w.off+int64(s):], w.data[s:s+sector])
+					keep(w.off+int64(s), w.data[s:s+sector])
 				}
 			}
 		}
 	}
-	return c
 }

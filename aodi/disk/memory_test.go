@@ -212,3 +212,94 @@ func TestFaulty(t *testing.T) {
 		t.Errorf("TryReadAt: %v", err)
 	}
 }
+
+// TestFailedSync ensures that what a sync has failed to write stays unwritten, whatever later syncs say, until it is
+// written again, and that reads see it all the same.
+func TestFailedSync(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	lost := 0
+	for range 200 {
+		m := disk.NewMemory(1 << 20)
+		must(t, m.WriteAt(stampedBlock(1, 0), 0))
+		must(t, m.WriteAt(stampedBlock(1, 1), block))
+		must(t, m.Sync())
+		must(t, m.WriteAt(stampedBlock(2, 0), 0))
+		must(t, m.WriteAt(stampedBlock(2, 1), block))
+		if err := m.FailSync(rng); !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+		must(t, m.WriteAt(stampedBlock(3, 1), block))
+		must(t, m.Sync())
+		b := make([]byte, block)
+		must(t, m.ReadAt(b, 0))
+		if !bytes.Equal(b, stampedBlock(2, 0)) {
+			t.Fatal("the cache forgot what was written")
+		}
+		c := m.Crash(rng)
+		must(t, c.ReadAt(b, 0))
+		for s := 0; s < block; s += sector {
+			switch w := binary.LittleEndian.Uint64(b[s:]); w {
+			case 1:
+				lost++
+			case 2:
+			default:
+				t.Fatalf("sector %d holds write %d", s/sector, w)
+			}
+		}
+		must(t, c.ReadAt(b, block))
+		if !bytes.Equal(b, stampedBlock(3, 1)) {
+			t.Fatal("what was written and synced after the failure is not durable")
+		}
+		m.Free()
+		c.Free()
+	}
+	if lost == 0 {
+		t.Fatal("no failed sync ever lost anything")
+	}
+}
+
+// TestFlip ensures that a flipped bit is one bit of what was written, and survives a crash.
+func TestFlip(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	m := disk.NewMemory(1 << 20)
+	defer m.Free()
+	if at := m.Flip(rng); at != -1 {
+		t.Fatalf("an empty disk flipped byte %d", at)
+	}
+	must(t, m.WriteAt(stampedBlock(1, 1), block))
+	for range 2 {
+		at := m.Flip(rng)
+		if at < block || at >= 2*block {
+			t.Fatalf("flipped byte %d, which was never written", at)
+		}
+		c := m.Crash(rng)
+		got, again := make([]byte, block), make([]byte, block)
+		must(t, m.ReadAt(got, block))
+		must(t, c.ReadAt(again, block))
+		if m.Sync(); got[at-block] == stampedBlock(1, 1)[at-block] {
+			t.Fatalf("byte %d is as it was", at)
+		}
+		c.Free()
+	}
+}
+
+// TestShortRead ensures that a rule can let a read end early.
+func TestShortRead(t *testing.T) {
+	m := disk.NewMemory(1 << 20)
+	defer m.Free()
+	must(t, m.WriteAt(stampedBlock(1, 0), 0))
+	after := 0
+	f := &disk.Faulty{Disk: m, After: func(disk.Op, int64, int) { after++ }}
+	f.Rule = func(disk.Op, int64, int) error { return &disk.ShortRead{N: 100, Err: syscall.EIO} }
+	b := make([]byte, block)
+	if err := f.ReadAt(b, 0); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b[:100], stampedBlock(1, 0)[:100]) || !bytes.Equal(b[100:], make([]byte, block-100)) || after != 0 {
+		t.Fatalf("not the first 100 bytes, or After was called (%d)", after)
+	}
+	f.Rule = nil
+	if must(t, f.ReadAt(b, 0)); after != 1 {
+		t.Fatalf("After was called %d times", after)
+	}
+}
