@@ -1,5 +1,6 @@
 # make build         bin/cawrm, one static binary
 # make test          installs what is missing (as root, with apt-get), then runs every test
+# make sim           random histories of a whole system; SEED=n RUNS=n replays
 # make demo          two sites, a slow link that is cut and healed, under a minute
 # make bench-nbd     fio against cawrm, nbdkit and qemu-nbd
 # make soak HOURS=1  two sites for hours, with kills and cuts; nothing may grow
@@ -12,18 +13,21 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # How often the crash test kills the daemons; 200 by hand.
 CAWRM_KILL_CYCLES ?= 15
 
+# How long make test simulates, in seconds.
+CAWRM_SIM_SECONDS ?= 75
+
 # Arguments of bench-nbd and demo: make bench-nbd ARGS='--rounds 1'
 ARGS ?=
 
 # Of soak; may be fractional.
 HOURS ?= 1
 
-.PHONY: build test setup check-format vet unit whole demo bench-nbd soak clean
+.PHONY: build test setup check-format vet unit simulate whole sim demo bench-nbd soak clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/cawrm ./cmd/cawrm
 
-test: setup check-format vet build unit whole
+test: setup check-format vet build unit simulate whole
 
 setup:
 	bench/setup.sh
@@ -38,6 +42,14 @@ vet:
 unit:
 	bench/quiet.sh $(GO) test -race -v -timeout 10m $$($(GO) list ./... | grep -v -e '/bench/e2e$$' -e '/bench/lab$$')
 	bench/quiet.sh $(GO) test -v -run 'TestEveryIO$$' ./aodi # every I/O; under the race detector only a few
+
+# Fresh seeds, as many as fit, without the race detector: it is ten times slower, and unit has run some with it.
+simulate:
+	SIM_SECONDS=$(CAWRM_SIM_SECONDS) bench/quiet.sh $(GO) test -v -count=1 -timeout 10m ./bench/sim
+
+# From SEED on, RUNS histories; a fresh seed when none is given.
+sim:
+	SEED=$(SEED) RUNS=$(or $(RUNS),200) $(GO) test -v -count=1 -timeout 0 -run TestHistories ./bench/sim
 
 # The built binary as a whole: third-party clients, two sites, SIGKILL, and a
 # real kernel in a virtual machine. One package after the other: they are

@@ -1,0 +1,35 @@
+// Package sim runs whole systems through random histories: a source, two mirrors of it, and a mirror of one of the
+// mirrors, on disks that lose power and fail, over a network that is cut and stalls, in virtual time. The code that
+// runs is the code that ships.
+//
+// A history follows from one seed. Its driver, one goroutine, takes operations from a table (ops.go): clients write,
+// trim, zero, flush and read; machines lose power, processes die, at a moment or at the n-th operation of their disk,
+// also while they recover; lines are cut; disks fill up and fail. After each step and each recovery the oracle
+// (oracle.go) compares what it sees with a model (model.go) that keeps every version of every chunk by position:
+//
+//	flushed   what a flush, FUA or durable_ptr has promised is there after any crash
+//	prefix    a volume's content is the model's at its position: a prefix of the writes, no byte else
+//	cut       a mirror's content is the model's at the mirror's position
+//	back      a mirror's position never goes back
+//	ahead     no mirror is beyond what its source has durable; sync_ptr is not beyond what the mirror holds
+//	twice     recovering twice gives what recovering once gave
+//	checker   recovery.Check agrees with every disk that a crash or a close has left
+//	read      clients read what they wrote, extents say what is a hole
+//	refused   a source that is another volume, or an old copy, is refused, and the mirror stays as it was
+//	drained   when all is well again, every mirror gets to the end
+//	error     an operation fails only when its disk has failed it
+//	hang      everything ends
+//
+// # Virtual time
+//
+// Each history is a bubble of testing/synctest. Time passes only when every goroutine waits for it, for a channel or a
+// condition; one that waits for a mutex stops it. So the disk sleeps only where no lock is held over it: where a
+// checkpoint of the driver could wait for another checkpoint, it yields the processor instead (simDisk.calm).
+//
+// # Replay
+//
+// The driver, the disks, the network and the identities follow from the seed. The order in which the scheduler runs
+// goroutines is nearly always the same with one processor, which is why the tests run with GOMAXPROCS 1, but Go picks
+// among ready cases of a select, among timers of one instant, and the order of a map by numbers of its own.
+// TestReplay measures how often two runs of a seed are the same to the last operation of a disk.
+package sim

@@ -1,0 +1,83 @@
+package sim
+
+import (
+	"time"
+
+	"cawrm/bench/sim/network"
+)
+
+// heal takes all trouble away and brings everybody up.
+func (w *world) heal() {
+	w.doing = "heal"
+	w.say("heal")
+	w.opDiskWell()
+	w.net.SetWeather(network.Weather{})
+	for range 100 {
+		all := true
+		for _, n := range w.nodes {
+			if !n.up() || n.v.Status().Failed != nil {
+				w.revive(n)
+			}
+			n.d.light(-1, false)
+			all = all && n.up() && n.v.Status().Failed == nil
+		}
+		if all {
+			return
+		}
+	}
+	w.fatal("hang", "somebody never comes up")
+}
+
+// drain waits until every mirror has everything.
+func (w *world) drain() {
+	w.doing = "drain"
+	s := w.source()
+	if w.change(s.v, nil, s.v.Flush) {
+		w.flushed = w.model.end
+	}
+	const patience = 10 * time.Minute
+	for start := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		w.pointers()
+		behind := ""
+		for _, n := range w.nodes[1:] {
+			if n.end() != w.model.end {
+				behind += say(" %s at %d", n.name, n.end())
+			}
+		}
+		if behind == "" {
+			break
+		}
+		if time.Since(start) > patience {
+			for _, n := range w.nodes {
+				for _, m := range n.mirrors {
+					w.say("%s: %+v", n.name, m.Status())
+				}
+			}
+			w.fatal("drained", "after %v the source is at %d, and%s", patience, w.model.end, behind)
+		}
+	}
+	for _, n := range w.nodes {
+		w.compare(n)
+		if a, b := s.v.EndMark().Bytes, n.v.EndMark().Bytes; a != b {
+			w.fatal("cut", "the source has logged %d bytes, %s %d", a, n.name, b)
+		}
+	}
+}
+
+// finish closes everybody and looks at what they leave.
+func (w *world) finish() {
+	w.doing = "finish"
+	for _, n := range w.nodes {
+		w.close(n)
+	}
+	for _, n := range w.nodes {
+		if !n.closed {
+			continue
+		}
+		v := n.reopen()
+		if bad, err := w.differs(v, w.model.end); bad != "" || err != nil {
+			w.fatal("prefix", "%s after it was closed in order: %s %v", n.name, bad, err)
+		}
+		w.must(v.Close())
+	}
+}

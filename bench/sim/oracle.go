@@ -1,0 +1,240 @@
+package sim
+
+import (
+	"time"
+
+	"cawrm/aodi"
+	"cawrm/aodi/disk"
+	recovery "cawrm/recover"
+)
+
+// look is what the oracle does after each step: pointers of all, now and then the content of one.
+func (w *world) look() {
+	w.pointers()
+	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	if w.rng.IntN(3) == 0 && n.up() {
+		w.compare(n)
+	}
+}
+
+// pointers holds the pointers of all nodes against each other.
+func (w *world) pointers() {
+	for _, n := range w.nodes {
+		if n.down {
+			continue
+		}
+		for i, m := range n.mirrors {
+			sync := m.Status().SyncPtr // before the mirror's own position, which only grows
+			_, durable := n.v.Pointers()
+			if n.d.isDead() {
+				break
+			}
+			if sync > durable {
+				w.fatal("ahead", "I1: %s: sync_ptr of %s is %d, durable_ptr %d", n.name, n.children[i].name, sync, durable)
+			}
+			if c := n.children[i]; !c.down && !c.d.isDead() && sync > c.end() {
+				w.fatal("ahead", "I3: %s: sync_ptr of %s is %d, which stands at %d", n.name, c.name, sync, c.end())
+			}
+		}
+	}
+	for i := len(w.nodes) - 1; i >= 0; i-- { // mirrors before their sources, which can only have moved on
+		w.position(w.nodes[i])
+	}
+}
+
+// position looks at one node's.
+func (w *world) position(n *node) {
+	if n.down {
+		return
+	}
+	end, durable := n.v.Pointers()
+	if n.d.isDead() {
+		return // whatever it says, nobody heard it
+	}
+	if durable > end {
+		w.fatal("ahead", "V1: %s: durable_ptr %d is beyond end_ptr %d", n.name, durable, end)
+	}
+	if n.from == nil {
+		w.flushed = max(w.flushed, durable)
+		return
+	}
+	if end < n.floor {
+		w.fatal("back", "%s stands at %d and has shown %d", n.name, end, n.floor)
+	}
+	n.floor = end
+	if end > 0 && !n.adopted {
+		n.adopted = true
+		n.d.mu.Lock()
+		n.d.noSleep = false
+		n.d.mu.Unlock()
+	}
+	w.behind(n)
+}
+
+// behind holds a mirror's position against its source's.
+func (w *world) behind(n *node) {
+	if n.from.down {
+		return
+	}
+	if durable := n.from.durable(); !n.from.d.isDead() && n.floor > durable {
+		w.fatal("ahead", "%s stands at %d, its source %s has durable_ptr %d", n.name, n.floor, n.from.name, durable)
+	}
+}
+
+// compare holds a node's content against the model at its position, if that holds still for so long.
+func (w *world) compare(n *node) {
+	if n.v.Size() == 0 {
+		return // a mirror that does not know its source
+	}
+	for range 5 {
+		p := n.end()
+		if p > w.known {
+			return // clients whose records have no order yet
+		}
+		bad, err := w.differs(n.v, p)
+		switch {
+		case n.end() != p:
+			continue
+		case n.d.isDead() || err != nil && n.d.hurt():
+			return
+		case err != nil:
+			w.fatal("read", "%s at position %d: %v", n.name, p, err)
+		case bad != "" && n.from == nil:
+			w.fatal("prefix", "%s at position %d: %s", n.name, p, bad)
+		case bad != "":
+			w.fatal("cut", "%s at position %d: %s", n.name, p, bad)
+		}
+		w.count("comparisons", 1)
+		return
+	}
+}
+
+// differs tells how a volume's content is not the model's as of p.
+func (w *world) differs(v *aodi.Volume, p aodi.Position) (string, error) {
+	for _, win := range w.cfg.windows {
+		b := w.buffer(win.count * chunkSize)
+		if err := v.ReadAt(b, win.first*chunkSize); err != nil {
+			return "", err
+		}
+		if bad := w.unlike(b, win.first, p); bad != "" {
+			return bad, nil
+		}
+	}
+	if used, want := v.Status().UsedBytes/chunkSize, w.model.mapped(p); used != want {
+		if end, _ := v.Pointers(); end == p {
+			return say("%d chunks are mapped, not %d", used, want), nil
+		}
+	}
+	return "", nil
+}
+
+// unlike compares bytes from a chunk on with the model.
+func (w *world) unlike(b []byte, lba int64, p aodi.Position) string {
+	for i := 0; i < len(b); i, lba = i+chunkSize, lba+1 {
+		want := w.model.at(lba, p)
+		got, err := read(b[i : i+chunkSize])
+		if err != nil {
+			return say("chunk %d: %v", lba, err)
+		}
+		if got != want.content {
+			return say("chunk %d holds writes %v, not %v (of position %d)", lba, got, want.content, want.at)
+		}
+	}
+	return ""
+}
+
+// revive boots a node that is down and looks at what came up, and what recovering more than once gives.
+func (w *world) revive(n *node) bool {
+	if !n.down {
+		n.bury()
+	}
+	w.say("%s boots", n.name)
+	if w.rng.IntN(2) == 0 {
+		n.inspect()
+	}
+	var twice *outcome
+	if w.rng.IntN(4) == 0 && n.image == nil {
+		twice = w.recoverTwice(n)
+	}
+	if !n.boot() {
+		return false
+	}
+	end := n.end()
+	if n.d.isDead() {
+		return false
+	}
+	if twice != nil && twice.end != end && n.from == nil { // a mirror may have been fed already
+		w.fatal("twice", "%s comes up at %d, a copy of its disk came up at %d", n.name, end, twice.end)
+	}
+	w.recovered(n, end)
+	return n.up()
+}
+
+// recovered looks at a node that has come up.
+func (w *world) recovered(n *node, end aodi.Position) {
+	if n.from != nil {
+		w.position(n)
+		w.compare(n)
+		return
+	}
+	if end < w.flushed {
+		w.fatal("flushed", "the source comes up at %d, durable was %d", end, w.flushed)
+	}
+	if w.learn(n, end); w.burst != nil {
+		n.d.die(false) // its disk did not give the clients' records: the next life may
+		return
+	}
+	if end > w.model.end {
+		w.fatal("prefix", "the source comes up at %d, of %d records that were ever accepted", end, w.model.end)
+	}
+	for _, m := range w.nodes[1:] {
+		if m.floor > end {
+			w.fatal("ahead", "%s has shown %d, the source comes up at %d", m.name, m.floor, end)
+		}
+	}
+	w.model.truncate(end)
+	w.flushed, w.known = end, end // it was shown: it must not go away any more
+	w.compare(n)
+}
+
+// outcome is what a recovery gave.
+type outcome struct {
+	end aodi.Position
+}
+
+// recoverTwice opens a copy of a node's disk, crashes it at once, and opens it again.
+func (w *world) recoverTwice(n *node) *outcome {
+	rng := w.split()
+	if n.mem.Pending() {
+		return nil // the process died, and the machine with its page cache did not: a copy would lose that
+	}
+	d := n.mem.Crash(rng)
+	defer func() { d.Free() }()
+	var first aodi.Position
+	for i := range 2 {
+		v, err := aodi.OpenOn(disk.Disk(d), aodi.Options{DurableInterval: time.Hour, CheckpointInterval: time.Hour})
+		if err != nil {
+			w.fatal("twice", "%s: recovery %d of a copy: %v", n.name, i+1, err)
+		}
+		end, _ := v.Pointers()
+		if i == 0 {
+			first = end
+		} else if end != first {
+			w.fatal("twice", "%s: the first recovery came to %d, the second to %d", n.name, first, end)
+		}
+		if v.Size() > 0 && end <= w.known && w.burst == nil {
+			if bad, err := w.differs(v, end); bad != "" || err != nil {
+				w.fatal("twice", "%s: recovery %d: %s %v", n.name, i+1, bad, err)
+			}
+		}
+		again := d.Crash(rng)
+		_ = v.Close()
+		d.Free()
+		d = again
+	}
+	if _, err := recovery.Newest(d); err != nil {
+		w.fatal("twice", "%s: %v", n.name, err)
+	}
+	w.count("twice", 1)
+	return &outcome{first}
+}
