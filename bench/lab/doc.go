@@ -11,6 +11,10 @@
 //	                   their volumes, files with fsync; the emulator is killed,
 //	                   and the machine boots again on what the disks have kept
 //
+//	TestLogWrites      log-record.sh: a container on a device whose writes
+//	                   dm-log-writes records; outside, a crash at each entry of
+//	                   that log. log-points.sh: some of them mounted
+//
 // # The disks of a power cut
 //
 // A killed emulator alone loses little: what the guest's kernel had sent is
@@ -20,11 +24,32 @@
 // of a life, n from the seed; then the emulator gets SIGKILL. A seed replays
 // the loads, the moments and the choices, but not the guest's scheduling.
 //
+// # The replay of a log
+//
+// Every point is tried twice: the device as it was after the entry, and as it
+// may have been before, with any part of the writes since the last flush. Each
+// time `cawrm check` has to agree before the container is opened (and now and
+// then after), and blocks that were written in a fixed order must be what the
+// first n changes leave, n at least what was marked as flushed. The replay of
+// all must be what is on the device.
+//
 // # Environment
 //
 //	CAWRM_SEED        replays a run's seed
 //	CAWRM_POWER_CUTS  power cuts of each file system (1)
 //	CAWRM_POWER_FS    which file systems ("ext4 xfs btrfs")
+//	CAWRM_LOG_FS      the file system of TestLogWrites (ext4)
+//	CAWRM_LOG_PHASES, CAWRM_LOG_STEPS, CAWRM_LOG_FILES
+//	                  its length: lives of the daemon (2), and in each changes of
+//	                  blocks (150) and files of each of 3 writers (15)
+//	CAWRM_LOG_POINTS  entries to crash at (200); all where there are no more
+//	CAWRM_LOG_MOUNTS  points to mount, at most 20 (3)
+//	CAWRM_LOG_DIR     keep the log there; if there is one, replay that, with the
+//	                  same seed and lengths
 //
-// By hand: CAWRM_POWER_CUTS=10 go test -v -timeout 30m -run PowerCut ./bench/lab
+// By hand:
+//
+//	CAWRM_POWER_CUTS=10 go test -v -count=1 -timeout 1h -run PowerCut ./bench/lab
+//	CAWRM_LOG_PHASES=4 CAWRM_LOG_STEPS=400 CAWRM_LOG_FILES=40 CAWRM_LOG_POINTS=100000 \
+//	    CAWRM_LOG_MOUNTS=12 go test -v -count=1 -timeout 2h -run LogWrites ./bench/lab
 package lab

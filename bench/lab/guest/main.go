@@ -5,7 +5,7 @@
 //	guest blocks DEVICE OFFSET BLOCKS SEED STEPS
 //	guest check DIR LIST                    compare the files with a list of what was told
 //
-// What is durable is told in lines, "file DIR-BASE/NAME VERSION" or "blocks N":
+// What is durable is told in lines, "file DIR-BASE/NAME VERSION" or "blocks OFFSET N":
 // to a port with TELL=/dev/virtio-ports/NAME, or with TELL=dm:NAME as marks in
 // the log of that device, with colons for the spaces.
 package main
@@ -82,7 +82,7 @@ func blocks(device string, n []int64) error {
 		return err
 	}
 	l := &load.Blocks{Device: device, Offset: n[0], Blocks: n[1], Seed: uint64(n[2]), Steps: int(n[3]),
-		Told: func(seq uint64) error { return tell(fmt.Sprintf("blocks %d", seq)) }}
+		Told: func(seq uint64) error { return tell(fmt.Sprintf("blocks %d %d", n[0], seq)) }}
 	return l.Run()
 }
 
