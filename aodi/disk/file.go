@@ -218,6 +218,11 @@ func (f *File) Map(off int64, n int) ([]byte, func() error, error) {
 	return m, m.Unmap, nil
 }
 
+// mapPrivate maps a range so that what is changed in it stays in memory.
+func (f *File) mapPrivate(off int64, n int) (mmap.MMap, error) {
+	return mmap.MapRegion(f.cached, n, mmap.COPY, 0, off)
+}
+
 // Grow extends a file; a device is as large as it is.
 func (f *File) Grow(n int64) error {
 	if n <= f.Size() {
