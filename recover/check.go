@@ -2,13 +2,10 @@ package recovery
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"cawrm/aodi/disk"
 	"cawrm/aodi/format"
-
-	"golang.org/x/sys/unix"
 )
 
 // CheckOptions says how deep a check goes and who hears of it.
@@ -22,14 +19,11 @@ type CheckOptions struct {
 // CheckFile is Check on a file or block device. It holds a shared lock meanwhile, so that nobody opens it for writing.
 // Errors: disk.ErrInUse when somebody has, what Newest refuses, the disk's.
 func CheckFile(path string, o CheckOptions) (*Report, error) {
-	lock, err := os.Open(path)
+	lock, err := disk.Share(path)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("%s: %w; stop it first: what is being written cannot be checked", path, disk.ErrInUse)
-	}
 	d, err := disk.OpenFile(path, true)
 	if err != nil {
 		return nil, err

@@ -70,7 +70,7 @@ func Newest(d disk.Disk) (*Container, error) {
 			d.Name(), c.Meta.Seq, c.Meta.Segments, most, format.ErrInvalid)
 	}
 	if need := c.Geo.Bytes(c.Meta.Segments); d.Size() < need {
-		return nil, fmt.Errorf("%s: truncated: checkpoint %d needs %d bytes, the container ends at %d; restore its full length, or the container from a mirror",
+		return nil, fmt.Errorf("%s: truncated: checkpoint %d needs %d bytes, the container ends at %d; restore its full length, or the container from a mirror; `cawrm serve --rescue` shows what is there",
 			d.Name(), c.Meta.Seq, need, d.Size())
 	}
 	return c, nil
@@ -83,5 +83,5 @@ func explain(d disk.Disk, what string, err error) error {
 	case errors.Is(err, format.ErrVersion):
 		return fmt.Errorf("%s: %s: %w; open it with the program that wrote it", d.Name(), what, err)
 	}
-	return fmt.Errorf("%s: %s: %w; restore the container from a mirror", d.Name(), what, err)
+	return fmt.Errorf("%s: %s: %w; `cawrm check --repair` makes it anew where it can, else restore the container from a mirror", d.Name(), what, err)
 }

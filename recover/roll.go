@@ -36,14 +36,26 @@ type roller struct {
 	h       format.BatchHeader // of the batch that was read last
 	pending []Place            // a mirror's epoch can be any length, so its headers are read again when it ends
 	res     Rolled
+
+	inc    uint32 // of the batches now
+	bridge bool   // a later incarnation may follow: the checkpoint between is lost
+	blind  bool   // leave out R4
 }
 
 // Roll follows the log from the checkpoint and calls apply for each committed batch, in order. The header
 // passed to apply is valid only during the call. An error is one of the disk or of apply, or ErrLostCheckpoint; the
 // end of the chain is none.
 func Roll(d disk.Disk, c *Container, apply func(h *format.BatchHeader, at Place) error) (Rolled, error) {
-	r := &roller{d: d, c: c, apply: apply, at: c.Meta.Log, buf: make([]byte, (1+format.MaxEntries)*format.ChunkSize)}
+	return newRoller(d, c, apply).run()
+}
+
+func newRoller(d disk.Disk, c *Container, apply func(*format.BatchHeader, Place) error) *roller {
+	r := &roller{d: d, c: c, apply: apply, at: c.Meta.Log, buf: make([]byte, (1+format.MaxEntries)*format.ChunkSize), inc: c.Meta.Incarnation}
 	r.res.Log = r.at
+	return r
+}
+
+func (r *roller) run() (Rolled, error) {
 	for {
 		place, more, err := r.next()
 		if err != nil || !more {
@@ -84,22 +96,17 @@ func (r *roller) next() (place Place, more bool, err error) {
 	}
 	if r.res.Stop != nil {
 		if errors.Is(r.res.Stop, ErrLostCheckpoint) {
-			return place, false, fmt.Errorf("%s: checkpoint %d, segment %d chunk %d: %w; restore the container from a mirror",
+			return place, false, fmt.Errorf("%s: checkpoint %d, segment %d chunk %d: %w; `cawrm check --repair` goes on without it, `cawrm serve --rescue` shows what is there, a mirror has the rest",
 				r.d.Name(), r.c.Meta.Seq, place.Segment, place.Chunk, r.res.Stop)
 		}
 		return place, false, nil
 	}
-	data := r.buf[format.ChunkSize : format.ChunkSize*int64(h.Chunks())]
-	if off+format.ChunkSize+int64(len(data)) > r.d.Size() {
-		r.res.Stop = fmt.Errorf("batch %d: its data lie beyond the end", h.Seq)
-		return place, false, nil
+	if !r.blind {
+		if r.res.Stop, err = r.verify(off + format.ChunkSize); r.res.Stop != nil || err != nil { // R4
+			return place, false, err
+		}
 	}
-	if err := r.d.ReadAt(data, off+format.ChunkSize); err != nil {
-		return place, false, err
-	}
-	if r.res.Stop = VerifyData(h, data); r.res.Stop != nil { // R4
-		return place, false, nil
-	}
+	r.inc = h.Incarnation
 	r.at = format.LogPlace{Segment: r.at.Segment, Chunk: r.at.Chunk + h.Chunks(), Next: h.Next,
 		PrevCRC: format.HeaderCRC(r.buf), Seq: h.Seq + 1}
 	r.res.Bytes += int64(h.Chunks()) * format.ChunkSize
@@ -109,21 +116,33 @@ func (r *roller) next() (place Place, more bool, err error) {
 	return place, true, nil
 }
 
+// verify reads the data of the batch in r.h and says why they do not count.
+func (r *roller) verify(off int64) (stop, err error) {
+	data := r.buf[format.ChunkSize : format.ChunkSize*int64(r.h.Chunks())]
+	if off+int64(len(data)) > r.d.Size() {
+		return fmt.Errorf("batch %d: its data lie beyond the end", r.h.Seq), nil
+	}
+	if err := r.d.ReadAt(data, off); err != nil {
+		return nil, err
+	}
+	return VerifyData(&r.h, data), nil
+}
+
 func (r *roller) off(p Place) int64 {
 	return int64(r.c.Geo.Phys(p.Segment, p.Chunk)) * format.ChunkSize
 }
 
 // follows checks R2, R3 and that the batch fits where it stands.
 func (r *roller) follows(h *format.BatchHeader) error {
-	switch m := &r.c.Meta; {
+	switch {
 	case h.Tag != r.c.Tag():
 		return fmt.Errorf("a batch of another container")
 	case h.Kind != format.BatchLog:
 		return fmt.Errorf("not a batch of the log")
-	case h.Incarnation > m.Incarnation && h.Seq == r.at.Seq && h.PrevCRC == r.at.PrevCRC:
-		return fmt.Errorf("batch %d is of incarnation %d, which is newer than %d: %w", h.Seq, h.Incarnation, m.Incarnation, ErrLostCheckpoint)
-	case h.Incarnation != m.Incarnation:
-		return fmt.Errorf("a batch of incarnation %d, not %d", h.Incarnation, m.Incarnation)
+	case !r.bridge && h.Incarnation > r.inc && h.Seq == r.at.Seq && h.PrevCRC == r.at.PrevCRC:
+		return fmt.Errorf("batch %d is of incarnation %d, which is newer than %d: %w", h.Seq, h.Incarnation, r.inc, ErrLostCheckpoint)
+	case h.Incarnation != r.inc && !(r.bridge && h.Incarnation > r.inc):
+		return fmt.Errorf("a batch of incarnation %d, not %d", h.Incarnation, r.inc)
 	case h.Seq != r.at.Seq:
 		return fmt.Errorf("batch %d, not %d", h.Seq, r.at.Seq)
 	case h.PrevCRC != r.at.PrevCRC:

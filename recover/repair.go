@@ -1,0 +1,285 @@
+package recovery
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"cawrm/aodi/disk"
+	"cawrm/aodi/format"
+)
+
+// Repair derives again what is damaged and can be derived, and puts it behind a new checkpoint:
+//
+//	super chunk      from a checkpoint, and segments that fit it
+//	meta chunk       from the other one; the log rolls forward, also across the place of a checkpoint that is lost
+//	segment table    states from the batches in the segments, live counts from walking the maps
+//	counts           from walking the maps
+//	forward map      from the whole log, when the log is whole; else it is said that it is not
+//	catalog          from an earlier copy among the map pages
+//	summaries        from the headers of the segment's batches
+//
+// All is tried in memory first, on an overlay. The container is changed only when a check of that finds less wrong
+// than before, or of a container that could not be opened; then pages, rows and summaries go to places that no valid checkpoint refers to and are made durable
+// before the new meta chunk, which takes the place of the older or damaged one. So a crash leaves what was there.
+//
+// Not derived: data whose checksum does not match (a mirror has them), headers of batches, both meta chunks.
+
+// Repaired says what a repair did.
+type Repaired struct {
+	Before  *Report // nil when not even a check could be made
+	After   *Report // nil when nothing was changed
+	Why     error   // why no check could be made before
+	Mended  []string
+	Refused []string // what could not be derived, and why
+}
+
+// OK tells whether every rule holds now.
+func (r *Repaired) OK() bool {
+	if r.After != nil {
+		return r.After.OK()
+	}
+	return r.Before != nil && r.Before.OK()
+}
+
+// Print writes what was done, and the report of the check afterwards. Errors: w's.
+func (r *Repaired) Print(w io.Writer) error {
+	if r.Why != nil {
+		fmt.Fprintf(w, "before    %v\n", r.Why)
+	}
+	for _, line := range r.Mended {
+		fmt.Fprintf(w, "repaired  %s\n", line)
+	}
+	for _, line := range r.gone() {
+		fmt.Fprintf(w, "repaired  %s\n", line)
+	}
+	for _, line := range r.Refused {
+		fmt.Fprintf(w, "not so    %s\n", line)
+	}
+	last := r.After
+	switch {
+	case last != nil:
+		fmt.Fprintln(w)
+	case r.Before.OK():
+		last = r.Before
+	default:
+		last = r.Before
+		fmt.Fprint(w, "nothing was changed: what is wrong cannot be derived again\n\n")
+	}
+	return last.Print(w)
+}
+
+// gone lists the violations that were there before and are not now.
+func (r *Repaired) gone() (lines []string) {
+	if r.Before == nil || r.After == nil {
+		return nil
+	}
+	for _, v := range r.Before.Violations {
+		if !slices.Contains(r.After.Violations, v) {
+			lines = append(lines, fmt.Sprintf("%-3s %s", v.Rule, v.Text))
+		}
+	}
+	return lines
+}
+
+// RepairFile is Repair under the exclusive lock. Errors: disk.ErrInUse, what cannot be repaired at all, the disk's.
+func RepairFile(path string, o CheckOptions) (*Repaired, error) {
+	d, err := disk.OpenFile(path, false)
+	if err != nil {
+		return nil, err
+	}
+	r, err := Repair(d, o)
+	return r, errors.Join(err, d.Close())
+}
+
+// Repair repairs a closed container. It changes nothing when every rule holds, or when it would not get better.
+func Repair(d disk.Disk, o CheckOptions) (*Repaired, error) {
+	res := &Repaired{}
+	if res.Before, res.Why = Check(d, o); res.Before != nil && res.Before.OK() && res.Before.Container.Stale == nil {
+		return res, nil
+	}
+	over := disk.NewOverlay(d)
+	m, err := mend(over, false)
+	if err != nil {
+		return nil, err
+	}
+	after, err := Check(over, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: it cannot be repaired: %w", d.Name(), err)
+	}
+	res.Refused = m.lost
+	if res.Before != nil && after.Total() >= res.Before.Total() && !after.OK() && !m.barred {
+		return res, nil
+	}
+	if err := over.Commit(format.DataStart * format.ChunkSize); err != nil {
+		return nil, fmt.Errorf("%s: the repair was not finished, repeat it: %w", d.Name(), err)
+	}
+	res.After, res.Mended = after, m.mended
+	return res, nil
+}
+
+// Rescue makes a container that can be opened of what is left of a damaged one. Its changes are kept by the overlay.
+// The lines say what was found and what is lost. Errors: nothing tells what the volume was.
+func Rescue(d *disk.Overlay) (found []string, err error) {
+	m, err := mend(d, true)
+	if err != nil {
+		return nil, err
+	}
+	for at, err := range d.Bad() {
+		m.lost = append(m.lost, fmt.Sprintf("byte %d cannot be read: %v", at, err))
+	}
+	slices.Sort(m.lost)
+	return append(m.mended, m.lost...), nil
+}
+
+// mender is one repair under way. One goroutine.
+type mender struct {
+	d      *disk.Overlay
+	c      *Container
+	geo    format.Geometry
+	rescue bool // keep what is unreadable unreadable, rather than refuse; data are not looked at
+
+	mended, lost []string
+
+	catalog format.Catalog
+	rows    []format.SegmentRow
+	known   []bool            // the row was read
+	leaves  map[uint64][]byte // of the forward map, changed
+	gone    []gap             // parts of the forward map that could not be read
+	whole   bool              // these are made anew
+	rolled  Rolled
+	barred  bool        // what was mended kept the volume from being opened
+	used    *bitmap     // chunks that something refers to
+	mapped  uint64      // logical chunks that are not holes
+	meta    format.Meta // the new checkpoint
+	w       *metaWriter
+}
+
+func (m *mender) did(text string, args ...any) {
+	m.mended = append(m.mended, fmt.Sprintf(text, args...))
+}
+func (m *mender) cannot(text string, args ...any) {
+	m.lost = append(m.lost, fmt.Sprintf(text, args...))
+}
+
+// mend does the whole repair on an overlay.
+func mend(d *disk.Overlay, rescue bool) (*mender, error) {
+	m := &mender{d: d, rescue: rescue, leaves: map[uint64][]byte{}}
+	if err := m.find(); err != nil {
+		return nil, err
+	}
+	m.readRows()
+	copied := m.readCatalog()
+	m.readMap()
+	if err := m.rebuild(); err != nil {
+		return nil, err
+	}
+	if err := m.roll(); err != nil {
+		return nil, err
+	}
+	m.deriveRows()
+	m.chooseHead()
+	m.w = newMetaWriter(m)
+	if err := m.writeTrees(copied); err != nil {
+		return nil, err
+	}
+	if !rescue {
+		m.summarize()
+	}
+	return m, m.w.flush()
+}
+
+// find finds the newest checkpoint that is valid, and what belongs to the container's fixed chunks.
+func (m *mender) find() error {
+	if m.rescue {
+		m.stretch()
+	}
+	c, err := Newest(m.d)
+	if err != nil && m.deriveSuper() {
+		c, err = Newest(m.d)
+	}
+	if err != nil {
+		return err
+	}
+	m.c, m.geo, m.meta = c, c.Geo, c.Meta
+	if c.Stale != nil {
+		m.did("checkpoint: %d at position %d counts; the other meta chunk does not: %v", c.Meta.Seq, c.Meta.Position, c.Stale)
+	} else if m.rescue {
+		m.did("checkpoint: %d at position %d, %s", c.Meta.Seq, c.Meta.Position, when(c.Meta.Time))
+	}
+	m.meta.Flags &^= format.FlagClean
+	m.meta.Seq++
+	if at, diskErr, err := readMeta(m.d, int(c.Meta.Seq%2)); diskErr != nil || err != nil || at.Seq != c.Meta.Seq {
+		m.meta.Seq++ // it stands in the chunk of another one, and must not be overwritten
+	}
+	m.meta.Time = time.Now().UnixNano()
+	return nil
+}
+
+// stretch makes a container that was cut off as long as a checkpoint says, so that only what is missing is missing.
+func (m *mender) stretch() {
+	b := make([]byte, format.ChunkSize)
+	if m.d.Size() < format.DataStart*format.ChunkSize || m.d.ReadAt(b, 0) != nil {
+		return
+	}
+	super, err := format.DecodeSuper(b)
+	if err != nil {
+		return
+	}
+	had := m.d.Size()
+	for i := range 2 {
+		at, diskErr, err := readMeta(m.d, i)
+		if diskErr == nil && err == nil && at.Segments < uint64(format.PhysLimit)/uint64(super.SegmentChunks) {
+			_ = m.d.Grow(format.NewGeometry(super.SegmentChunks).Bytes(at.Segments)) // an overlay always can
+		}
+	}
+	if m.d.Size() > had {
+		m.cannot("the container is cut off at byte %d, of %d", had, m.d.Size())
+	}
+}
+
+// deriveSuper makes a damaged super chunk anew: a meta chunk holds the container's uuid, and only one size of segments
+// has batches of that container where the meta chunk says.
+func (m *mender) deriveSuper() bool {
+	b := make([]byte, format.ChunkSize)
+	if m.d.Size() < format.DataStart*format.ChunkSize || m.d.ReadAt(b, 0) != nil {
+		return false
+	}
+	if _, err := format.DecodeSuper(b); err == nil || errors.Is(err, format.ErrVersion) {
+		return false
+	}
+	for i := range 2 {
+		at, diskErr, err := readMeta(m.d, i)
+		if diskErr != nil || err != nil {
+			continue
+		}
+		for chunks := uint32(32); chunks <= 65536; chunks *= 2 {
+			s := format.Super{Container: at.Container, SegmentChunks: chunks, Created: at.Time}
+			if !m.fits(&s, &at) {
+				continue
+			}
+			s.Encode(b)
+			if m.d.WriteCached(b, 0) != nil {
+				return false
+			}
+			m.did("super chunk: made anew from checkpoint %d; the time of creation is not known", at.Seq)
+			return true
+		}
+	}
+	return false
+}
+
+// fits tells whether segments of that size have the checkpoint's root where it says, behind batches of the container.
+func (m *mender) fits(s *format.Super, at *format.Meta) bool {
+	g := format.NewGeometry(s.SegmentChunks)
+	b := make([]byte, format.ChunkSize)
+	var h format.BatchHeader
+	for _, seg := range []uint32{at.MetaSegment, at.Log.Segment} {
+		if m.d.ReadAt(b, int64(g.Phys(seg, 0))*format.ChunkSize) != nil || h.Decode(b) != nil || h.Tag != Tag(s.Container) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,121 @@
+package recovery_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"cawrm/aodi"
+	"cawrm/aodi/disk"
+	"cawrm/aodi/format"
+	recovery "cawrm/recover"
+)
+
+// lostCheckpoint is a disk whose newest checkpoint began an incarnation and is damaged, with records before and behind it.
+func lostCheckpoint(t *testing.T) (d *disk.Memory, want [][]byte) {
+	t.Helper()
+	rng := newRand(5)
+	d = newDisk(t)
+	if err := aodi.CreateOn(d, aodi.CreateOptions{Size: 1500 * chunk, SegmentChunks: 32}); err != nil {
+		t.Fatal(err)
+	}
+	var v *aodi.Volume
+	for range 2 { // the second time it is opened after a crash
+		v = open(t, d, quiet)
+		for i := range 60 {
+			b := make([]byte, 3*chunk)
+			copy(b, fmt.Sprint("write ", i, rng.Uint64()))
+			if err := v.WriteAt(b, int64(rng.IntN(1400))*chunk, i%9 == 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := v.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		want = contentOf(v)
+		crashed := d.Crash(rng)
+		t.Cleanup(crashed.Free)
+		_ = v.Close()
+		d = crashed
+	}
+	p := &patient{t: t, d: d}
+	p.load()
+	p.flip(int64(1+p.meta.Seq%2)*chunk + 70)
+	return d, want
+}
+
+// A checkpoint that began an incarnation and is lost keeps the volume from being opened; a repair goes on across it and
+// loses nothing.
+func TestRepairAcrossALostCheckpoint(t *testing.T) {
+	d, want := lostCheckpoint(t)
+	if _, err := aodi.OpenOn(disk.NewOverlay(d), quiet); !errors.Is(err, recovery.ErrLostCheckpoint) {
+		t.Fatalf("it opens with %v", err)
+	}
+	rep, err := recovery.Repair(d, recovery.CheckOptions{})
+	if err != nil || !rep.OK() {
+		t.Fatalf("%v: %+v", err, rep)
+	}
+	mustHold(t, d, "repaired")
+	sameContent(t, "repaired", content(t, d), want)
+}
+
+// A batch header that is damaged in the head of the log keeps the volume from being opened. The log goes on in another
+// segment; what the header said stays lost, and is said.
+func TestRepairOfTheHeadOfTheLog(t *testing.T) {
+	p := newPatient(t)
+	want := content(t, p.d)
+	head := p.meta.Log.Segment
+	if p.meta.Log.Chunk == 0 {
+		t.Fatal("the head is empty")
+	}
+	p.flip(p.off(head, 0) + 50)
+	if v, err := aodi.OpenOn(disk.NewOverlay(p.d), quiet); err == nil {
+		_ = v.Close()
+		t.Fatal("it opens")
+	}
+	rep, err := recovery.Repair(p.d, recovery.CheckOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep.OK() {
+		t.Error("a header that is lost is said to be repaired")
+	}
+	sameContent(t, "repaired", content(t, p.d), want)
+	v := open(t, p.d, quiet)
+	churn(t, v, newRand(1), 50)
+	after := contentOf(v)
+	p.must(v.Close())
+	sameContent(t, "used", content(t, p.d), after)
+}
+
+// The same damages on a mirror, with epochs that were given up: it comes back at its last whole epoch.
+func TestRepairOfAMirror(t *testing.T) {
+	rng := newRand(seedOf(t))
+	for range 4 {
+		d := newDisk(t)
+		if err := aodi.CreateOn(d, aodi.CreateOptions{Mirror: true, SegmentChunks: 32}); err != nil {
+			t.Fatal(err)
+		}
+		v := open(t, d, quiet)
+		if err := v.Adopt(format.UUID{1}, 1000*chunk, []format.Lineage{{ID: format.UUID{1}}}); err != nil {
+			t.Fatal(err)
+		}
+		stage(t, v, rng)
+		crashed := d.Crash(rng)
+		t.Cleanup(crashed.Free)
+		_ = v.Close()
+		want := content(t, crashed)
+		p := &patient{t: t, d: crashed}
+		p.load()
+		if p.meta.MapRoot.HasData() {
+			p.flip(int64(p.meta.MapRoot.Phys())*chunk + 5)
+		}
+		p.flip(int64(p.meta.SegRoot.Phys())*chunk + 5)
+		rep, err := recovery.Repair(crashed, recovery.CheckOptions{})
+		if err != nil || !rep.OK() {
+			t.Fatalf("%v: %+v", err, rep)
+		}
+		mustHold(t, crashed, "repaired")
+		sameContent(t, "repaired", content(t, crashed), want)
+	}
+}
