@@ -24,6 +24,7 @@ type serveFlags struct {
 	key     string
 	ca      string
 	tls     value.Choice
+	rescue  bool
 }
 
 func newServe() *cobra.Command {
@@ -36,11 +37,16 @@ func newServe() *cobra.Command {
 A volume is read and written by NBD clients, and each --mirror follows it. A mirror (create --mirror) takes what
 its source sends to --peer and shows it to NBD clients read-only, as of its last committed cut.
 
+With --rescue, what is left of a damaged container is shown read-only, and nothing is written to it: the newest
+checkpoint that is valid, the log after it as far as it goes, and of the map what can be derived again. What is lost fails
+to be read; the log and the status say what that is.
+
 With --tls-cert and --tls-key, NBD over TCP is encrypted; unix sockets, whose files are for this user alone,
 are not. Whoever reaches an NBD address without TLS reads and writes the volume.`,
 		Example: `  cawrm serve disk.img --nbd 127.0.0.1:10809 --mirror cawrm://other-host:10810/disk.img
   cawrm serve disk.img --name db --nbd unix:/run/db.sock --mirror paris=cawrm://10.0.0.2:10810/db
-  cawrm serve copy.img --name db --peer :10810 --nbd 127.0.0.1:10809`,
+  cawrm serve copy.img --name db --peer :10810 --nbd 127.0.0.1:10809
+  cawrm serve broken.img --rescue --nbd 127.0.0.1:10809`,
 		Args: exactArgs("PATH"),
 		RunE: func(_ *cobra.Command, args []string) error { return f.run(args[0]) },
 	}
@@ -53,6 +59,7 @@ are not. Whoever reaches an NBD address without TLS reads and writes the volume.
 	flags.StringVar(&f.key, "tls-key", "", "its key, PEM `file`")
 	flags.StringVar(&f.ca, "tls-ca", "", "authority that signs the clients' certificates, PEM `file` (default: clients need none)")
 	flags.Var(&f.tls, "tls", "with a certificate: clients must (require) or may (on) encrypt")
+	flags.BoolVar(&f.rescue, "rescue", false, "show what is left of a damaged container, read-only")
 	flags.Var(&f.control.SocketAddr, "control", "control socket (default: $CAWRM_CONTROL, else /run/cawrm/control.sock for root, $XDG_RUNTIME_DIR/cawrm/control.sock for a user)")
 	return c
 }
@@ -81,10 +88,14 @@ func (f *serveFlags) config(path string) (daemon.Config, error) {
 	case f.cert == "" && (f.ca != "" || f.tls.Changed()):
 		return none, usagef("--tls and --tls-ca need --tls-cert and --tls-key")
 	}
+	if f.rescue && (f.mirrors != nil || f.peer != nil) {
+		return none, usagef("--rescue only shows what is there: leave --mirror and --peer out")
+	}
 	control, err := f.control.resolve()
 	return daemon.Config{
 		Path: path, Name: f.name, Mirrors: f.mirrors, NBD: f.nbd, Peer: f.peer, Control: control,
-		TLS: daemon.TLS{Cert: f.cert, Key: f.key, CA: f.ca, Optional: f.tls.Value == "on"},
+		Rescue: f.rescue,
+		TLS:    daemon.TLS{Cert: f.cert, Key: f.key, CA: f.ca, Optional: f.tls.Value == "on"},
 	}, err
 }
 

@@ -23,7 +23,7 @@ type Process struct {
 // Volume is one volume. Pointers are positions in its log; ranges are half-open, so equal means drained.
 type Volume struct {
 	Name          string    `json:"name"`
-	Role          string    `json:"role"`           // primary or mirror
+	Role          string    `json:"role"`           // primary, mirror, or rescue
 	Size          int64     `json:"size"`           // logical, bytes; 0 for a mirror that no source has reached yet
 	UsedBytes     int64     `json:"used_bytes"`     // logical bytes that hold data
 	PhysicalBytes int64     `json:"physical_bytes"` // what the container takes of its disk
@@ -41,7 +41,11 @@ type Volume struct {
 	ChecksumErrors uint64   `json:"checksum_errors"`     // reads that did not match, since the start
 	Recovery       string   `json:"recovery"`            // what opening the container found
 	Error          string   `json:"error,omitempty"`     // why the volume takes no more writes
+	Rescue         []string `json:"rescue,omitempty"`    // what a rescue found and what is lost, a line each
 }
+
+// RoleRescue is the role of what is left of a damaged container, served read-only.
+const RoleRescue = "rescue"
 
 // Lineage is one link of the chain that says which histories agree.
 type Lineage struct {

@@ -31,6 +31,7 @@ type Config struct {
 	Peer    []value.Addr // where sources are awaited; for a mirror only
 	Control value.Addr   // zero: the default path
 	TLS     TLS          // of NBD over TCP
+	Rescue  bool         // what is left of a damaged container, read-only
 	Logger  *slog.Logger
 }
 
@@ -40,6 +41,7 @@ type daemon struct {
 	log     *slog.Logger
 	sockets *sockets
 	volume  *aodi.Volume
+	found   []string // by a rescue: what there is and what is lost
 	mirrors []*cawrm.Mirror
 	peer    *cawrm.Peer    // nil without Config.Peer
 	plain   *nbdsrv.Server // unix sockets, and TCP without TLS
@@ -79,10 +81,7 @@ func (d *daemon) prepare() error {
 	if d.sockets, err = bind(d.cfg); err != nil {
 		return err
 	}
-	if d.volume, err = aodi.Open(d.cfg.Path, aodi.Options{Logger: d.log}); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%s does not exist; make it with `cawrm create`", d.cfg.Path)
-		}
+	if err := d.open(); err != nil {
 		return err
 	}
 	if err := d.prepareNBD(nbdsrv.Config{Logger: d.log, TLS: crypt, RequireTLS: !d.cfg.TLS.Optional}); err != nil {
@@ -95,16 +94,37 @@ func (d *daemon) prepare() error {
 	return d.startMirrors()
 }
 
+func (d *daemon) open() (err error) {
+	opt := aodi.Options{Logger: d.log}
+	if d.cfg.Rescue {
+		if d.volume, d.found, err = aodi.Rescue(d.cfg.Path, opt); err == nil {
+			for _, line := range d.found {
+				d.log.Warn("rescue", "found", line)
+			}
+		}
+	} else {
+		d.volume, err = aodi.Open(d.cfg.Path, opt)
+	}
+	var corrupt *aodi.CorruptError
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s does not exist; make it with `cawrm create`", d.cfg.Path)
+	case errors.As(err, &corrupt) && !d.cfg.Rescue:
+		return fmt.Errorf("%w; `cawrm check --repair` mends what can be derived again, `cawrm serve --rescue` shows what is there", err)
+	}
+	return err
+}
+
 func (d *daemon) prepareNBD(cfg nbdsrv.Config) error {
 	if cfg.TLS != nil {
 		d.crypted = nbdsrv.New(cfg)
-		if err := d.crypted.AddExport(export(d.cfg.Name, d.volume)); err != nil {
+		if err := d.crypted.AddExport(d.export()); err != nil {
 			return err
 		}
 	}
 	cfg.TLS, cfg.RequireTLS = nil, false
 	d.plain = nbdsrv.New(cfg)
-	return d.plain.AddExport(export(d.cfg.Name, d.volume))
+	return d.plain.AddExport(d.export())
 }
 
 func (d *daemon) preparePeer() error {
@@ -143,7 +163,7 @@ func (d *daemon) serve() {
 		d.start("peer", l, d.peer.Serve)
 	}
 	info := d.volume.Info()
-	d.log.Info("serving", "volume", d.cfg.Name, "path", d.cfg.Path, "role", info.Role, "size", info.Size,
+	d.log.Info("serving", "volume", d.cfg.Name, "path", d.cfg.Path, "role", d.role(), "size", info.Size,
 		"nbd", addresses(d.sockets.nbd), "peer", addresses(d.sockets.peer), "mirrors", len(d.mirrors),
 		"control", "unix:"+d.sockets.control.Addr().String())
 	if len(d.sockets.nbd) == 0 {

@@ -38,7 +38,16 @@ var (
 	_ nbdsrv.Nonblocking = mirrorDevice{}
 )
 
-// export is how NBD shows the volume.
+// export is how NBD shows the daemon's volume.
+func (d *daemon) export() nbdsrv.Export {
+	e := export(d.cfg.Name, d.volume)
+	if d.cfg.Rescue {
+		e.Device, e.ReadOnly, e.Description = mirrorDevice{device{d.volume}}, true, "cawrm rescue, read-only"
+	}
+	return e
+}
+
+// export is how NBD shows a volume.
 func export(name string, v *aodi.Volume) nbdsrv.Export {
 	// A flush of a volume covers what all connections wrote, so clients may use several.
 	e := nbdsrv.Export{Name: name, MultiConn: true}

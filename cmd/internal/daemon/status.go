@@ -19,7 +19,7 @@ func (d *daemon) status() control.Status {
 	st := d.volume.Status()
 	v := control.Volume{
 		Name:          d.cfg.Name,
-		Role:          string(st.Role),
+		Role:          d.role(),
 		Size:          st.Size,
 		UsedBytes:     st.UsedBytes,
 		PhysicalBytes: st.PhysicalBytes,
@@ -34,6 +34,7 @@ func (d *daemon) status() control.Status {
 		Direct:         st.Direct,
 		ChecksumErrors: st.ChecksumErrors,
 		Recovery:       st.Recovery,
+		Rescue:         d.found,
 	}
 	if st.HasIdentity {
 		v.VolumeID = st.Volume.String()
@@ -45,6 +46,14 @@ func (d *daemon) status() control.Status {
 		v.Source = source(d.peer.Status())
 	}
 	return control.Status{Volumes: []control.Volume{v}, Process: process()}
+}
+
+// role is the volume's, or that it is a rescue.
+func (d *daemon) role() string {
+	if d.cfg.Rescue {
+		return control.RoleRescue
+	}
+	return string(d.volume.Info().Role)
 }
 
 // process reads counters that the runtime keeps anyway; nothing stops for them.

@@ -58,8 +58,11 @@ func volumeNote(v control.Volume) string {
 	if v.ChecksumErrors > 0 {
 		notes = append(notes, fmt.Sprintf("%d reads did not match their checksum", v.ChecksumErrors))
 	}
-	if v.Role == "mirror" {
+	switch v.Role {
+	case "mirror":
 		notes = append(notes, sourceNote(v))
+	case control.RoleRescue:
+		notes = append(notes, "read-only: "+strings.Join(v.Rescue, "; "))
 	}
 	return clean(strings.Join(notes, "; "))
 }
