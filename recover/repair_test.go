@@ -68,6 +68,11 @@ var repairable = []struct {
 	{"super chunk wiped", func(p *patient) { p.write(make([]byte, chunk), 0) }},
 	{"newest meta chunk", func(p *patient) { p.flip(int64(1+p.meta.Seq%2)*chunk + 70) }},
 	{"older meta chunk", func(p *patient) { p.flip(int64(2-p.meta.Seq%2)*chunk + 70) }},
+	{"checkpoint in the wrong meta chunk", func(p *patient) {
+		own := int64(1+p.meta.Seq%2) * chunk
+		p.write(p.read(own, chunk), 3*chunk-own)
+		p.write(make([]byte, chunk), own)
+	}},
 	{"root of the forward map", func(p *patient) { p.flip(int64(p.meta.MapRoot.Phys())*chunk + 5) }},
 	{"a leaf of the forward map", func(p *patient) { p.flip(p.pageAt(p.meta.MapRoot, p.meta.MapHeight, 1) + 5) }},
 	{"all leaves of the forward map", func(p *patient) {
@@ -120,6 +125,18 @@ var repairable = []struct {
 	}},
 }
 
+// newestMeta is the meta chunk of the newest valid checkpoint.
+func (p *patient) newestMeta() (newest []byte) {
+	seq := uint64(0)
+	for i := range int64(2) {
+		b := p.read((1+i)*chunk, chunk)
+		if m, err := format.DecodeMeta(b); err == nil && m.Seq > seq {
+			newest, seq = b, m.Seq
+		}
+	}
+	return newest
+}
+
 // pageAt is the byte at which a leaf stands.
 func (p *patient) pageAt(root format.Ref, height uint32, leaf uint64) int64 {
 	p.t.Helper()
@@ -142,9 +159,13 @@ func TestRepairMendsEachDamage(t *testing.T) {
 			p := newPatient(t)
 			want := content(t, p.d)
 			c.damage(p)
+			valid := p.newestMeta()
 			rep, err := recovery.Repair(p.d, recovery.CheckOptions{})
 			if err != nil {
 				t.Fatal(err)
+			}
+			if a, b := p.read(chunk, chunk), p.read(2*chunk, chunk); !bytes.Equal(a, valid) && !bytes.Equal(b, valid) {
+				t.Error("the checkpoint that was valid is overwritten")
 			}
 			if !rep.OK() || len(rep.Mended) == 0 && rep.Before.OK() {
 				t.Errorf("not repaired: mended %q, refused %q", rep.Mended, rep.Refused)

@@ -200,3 +200,51 @@ func TestRescueOfADamagedTail(t *testing.T) {
 		t.Errorf("it says\n%s", found)
 	}
 }
+
+// Where a page of the map is lost and the log cannot tell what was there, what the log says behind the checkpoint is shown
+// all the same, and beside it nothing.
+func TestRescueOfALeafThatTheLogGoesOnIn(t *testing.T) {
+	d := newDisk(t)
+	if err := aodi.CreateOn(d, aodi.CreateOptions{Size: 1024 * chunk, SegmentChunks: 512}); err != nil {
+		t.Fatal(err)
+	}
+	v := open(t, d, quiet)
+	b := bytes.Repeat([]byte{1}, 1024*chunk)
+	if err := v.WriteAt(b, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.WriteAt(bytes.Repeat([]byte{2}, 8*chunk), 100*chunk, true); err != nil {
+		t.Fatal(err)
+	}
+	crashed := d.Crash(newRand(1))
+	t.Cleanup(crashed.Free)
+	_ = v.Close()
+	for _, level := range []string{"leaf", "root"} {
+		p := &patient{t: t, d: crashed}
+		p.load()
+		end := 512
+		if level == "leaf" {
+			p.flip(p.off(0, 0) + 100) // the first batch of the log
+			p.flip(p.pageAt(p.meta.MapRoot, p.meta.MapHeight, 0) + 5)
+		} else {
+			p.flip(int64(p.meta.MapRoot.Phys())*chunk + 5)
+			end = 1024
+		}
+		got, _ := rescue(t, crashed)
+		for i, c := range got {
+			switch {
+			case i >= 100 && i < 108:
+				if c == nil || c[0] != 2 {
+					t.Fatalf("%s: chunk %d, which was written behind the checkpoint, is not shown", level, i)
+				}
+			case i < end && c != nil:
+				t.Fatalf("%s: chunk %d is shown, and nothing tells what it held", level, i)
+			case i >= end && (c == nil || c[0] != 1):
+				t.Fatalf("%s: chunk %d is not shown", level, i)
+			}
+		}
+	}
+}
