@@ -15,25 +15,25 @@ import (
 // volume. A range whose map page is lost, and a chunk whose data do not match their checksum, fail with EIO, and
 // nothing else does. Writes would be kept in memory and lost by Close: who serves the volume refuses them.
 //
-// found says what was found and what is lost, a line each. Errors: disk.ErrInUse; no checkpoint is valid, so nothing
+// Errors: disk.ErrInUse; no checkpoint is valid, so nothing
 // tells what the volume was.
-func Rescue(path string, opt Options) (v *Volume, found []string, err error) {
+func Rescue(path string, opt Options) (v *Volume, res recovery.Rescued, err error) {
 	lock, err := disk.Share(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, res, err
 	}
 	f, err := disk.OpenFile(path, true)
 	if err != nil {
-		return nil, nil, errors.Join(err, lock.Close())
+		return nil, res, errors.Join(err, lock.Close())
 	}
 	d := &rescued{disk.NewOverlay(f), lock}
-	if found, err = recovery.Rescue(d.Overlay); err == nil {
+	if res, err = recovery.Rescue(d.Overlay); err == nil {
 		v, err = OpenOn(d, opt)
 	}
 	if err != nil {
-		return nil, found, errors.Join(err, d.Close())
+		return nil, res, errors.Join(err, d.Close())
 	}
-	return v, found, nil
+	return v, res, nil
 }
 
 // rescued is the disk of a rescued volume, with the lock that keeps others from writing to the container.

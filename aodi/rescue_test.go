@@ -42,10 +42,10 @@ func TestRescueOfAFile(t *testing.T) {
 	}
 	before, err := os.ReadFile(path)
 	must(err)
-	v, found, err := aodi.Rescue(path, aodi.Options{})
+	v, res, err := aodi.Rescue(path, aodi.Options{})
 	must(err)
-	if len(found) == 0 {
-		t.Error("it says nothing")
+	if len(res.Found) == 0 || len(res.Lost) > 0 {
+		t.Errorf("it says %+v", res)
 	}
 	got := make([]byte, len(data))
 	must(v.ReadAt(got, 0))

@@ -75,7 +75,7 @@ func TestRandomDamageIsNeverShown(t *testing.T) {
 func shownBy(t *testing.T, d disk.Disk, want [][]byte) (n int, all bool) {
 	t.Helper()
 	over := disk.NewOverlay(d)
-	found, err := recovery.Rescue(over)
+	res, err := recovery.Rescue(over)
 	if err != nil {
 		return 0, false
 	}
@@ -87,7 +87,7 @@ func shownBy(t *testing.T, d disk.Disk, want [][]byte) (n int, all bool) {
 		}
 		n++
 		if !bytes.Equal(b, want[i]) {
-			t.Errorf("chunk %d reads as %.20q, not %.20q; found %q", i, b, want[i], found)
+			t.Errorf("chunk %d reads as %.20q, not %.20q; it says\n%s", i, b, want[i], said(res))
 			return n, false
 		}
 	}

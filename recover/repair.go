@@ -56,7 +56,7 @@ func (r *Repaired) Print(w io.Writer) error {
 		fmt.Fprintf(w, "repaired  %s\n", line)
 	}
 	for _, line := range r.Refused {
-		fmt.Fprintf(w, "not so    %s\n", line)
+		fmt.Fprintf(w, "remains   %s\n", line)
 	}
 	last := r.After
 	switch {
@@ -121,18 +121,22 @@ func Repair(d disk.Disk, o CheckOptions) (*Repaired, error) {
 }
 
 // Rescue makes a container that can be opened of what is left of a damaged one. Its changes are kept by the overlay.
-// The lines say what was found and what is lost. Errors: nothing tells what the volume was.
-func Rescue(d *disk.Overlay) (found []string, err error) {
+// Errors: nothing tells what the volume was.
+func Rescue(d *disk.Overlay) (Rescued, error) {
 	m, err := mend(d, true)
 	if err != nil {
-		return nil, err
+		return Rescued{}, err
 	}
 	for at, err := range d.Bad() {
 		m.lost = append(m.lost, fmt.Sprintf("byte %d cannot be read: %v", at, err))
 	}
 	slices.Sort(m.lost)
-	return append(m.mended, m.lost...), nil
+	return Rescued{m.mended, m.lost}, nil
 }
+
+// Rescued says, a line each, what a rescue found or made anew, and what is lost. Data are not looked at: what does not
+// match its checksum is found when it is read.
+type Rescued struct{ Found, Lost []string }
 
 // mender is one repair under way. One goroutine.
 type mender struct {

@@ -17,7 +17,7 @@ func rescue(t *testing.T, d disk.Disk) (shown [][]byte, found string) {
 	t.Helper()
 	before := snapshotOf(t, d)
 	over := disk.NewOverlay(readOnly{t, d})
-	lines, err := recovery.Rescue(over)
+	res, err := recovery.Rescue(over)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,11 @@ func rescue(t *testing.T, d disk.Disk) (shown [][]byte, found string) {
 	if !bytes.Equal(before, snapshotOf(t, d)) {
 		t.Error("the container was changed")
 	}
-	return shown, strings.Join(lines, "\n")
+	return shown, said(res)
+}
+
+func said(r recovery.Rescued) string {
+	return "found " + strings.Join(r.Found, "\nfound ") + "\nlost " + strings.Join(r.Lost, "\nlost ")
 }
 
 // readOnly fails the test when something is written.
@@ -75,7 +79,7 @@ func TestRescueLosesOnlyWhatIsDamaged(t *testing.T) {
 		lost   []uint64
 		say    string
 	}{
-		{"nothing", func(*patient) {}, nil, "checkpoint: "},
+		{"nothing", func(*patient) {}, nil, "found checkpoint: "},
 		{"data", func(p *patient) { p.flip(int64(p.ref(105).Phys())*chunk + 9) }, []uint64{105}, ""},
 		{"a leaf, and the beginning of the log", func(p *patient) {
 			p.flip(p.pageAt(p.meta.MapRoot, p.meta.MapHeight, 2) + 5)
@@ -120,14 +124,14 @@ func TestRescueOfADiskThatFailsToRead(t *testing.T) {
 		return nil
 	}
 	over := disk.NewOverlay(bad)
-	lines, err := recovery.Rescue(over)
+	res, err := recovery.Rescue(over)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v := open(t, over, quiet)
 	sameContent(t, "rescued", contentOf(v), want, lba)
 	p.must(v.Close())
-	if all := strings.Join(lines, "\n"); strings.Count(all, "cannot be read: input/output error") < 2 {
+	if all := said(res); strings.Count(all, "cannot be read: input/output error") < 2 {
 		t.Errorf("it says\n%s", all)
 	}
 }
@@ -140,7 +144,7 @@ func TestRescueOfATruncatedContainer(t *testing.T) {
 	cut := newDisk(t)
 	p.must(cut.WriteCached(whole[:p.off(uint32(p.meta.Segments)*2/3, 0)], 0))
 	over := disk.NewOverlay(cut)
-	lines, err := recovery.Rescue(over)
+	res, err := recovery.Rescue(over)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,8 +158,8 @@ func TestRescueOfATruncatedContainer(t *testing.T) {
 		}
 	}
 	p.must(v.Close())
-	if !strings.Contains(strings.Join(lines, "\n"), "cut off") {
-		t.Errorf("it says %q", lines)
+	if !strings.Contains(said(res), "lost the container is cut off") {
+		t.Errorf("it says %s", said(res))
 	}
 	t.Logf("%d of %d chunks are shown", shown, len(want))
 }

@@ -41,7 +41,13 @@ type Volume struct {
 	ChecksumErrors uint64   `json:"checksum_errors"`     // reads that did not match, since the start
 	Recovery       string   `json:"recovery"`            // what opening the container found
 	Error          string   `json:"error,omitempty"`     // why the volume takes no more writes
-	Rescue         []string `json:"rescue,omitempty"`    // what a rescue found and what is lost, a line each
+	Rescue         *Rescue  `json:"rescue,omitempty"`    // only with the role rescue
+}
+
+// Rescue is what is known of a damaged container, a line each. What is lost fails to be read.
+type Rescue struct {
+	Found []string `json:"found"`
+	Lost  []string `json:"lost"`
 }
 
 // RoleRescue is the role of what is left of a damaged container, served read-only.

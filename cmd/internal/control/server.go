@@ -82,6 +82,9 @@ func (s Status) complete() Status {
 		v := &s.Volumes[i]
 		v.Lineage, v.Mirrors = orEmpty(v.Lineage), orEmpty(v.Mirrors)
 		v.NBD, v.Peer = orEmpty(v.NBD), orEmpty(v.Peer)
+		if r := v.Rescue; r != nil {
+			v.Rescue = &Rescue{Found: orEmpty(r.Found), Lost: orEmpty(r.Lost)}
+		}
 	}
 	return s
 }

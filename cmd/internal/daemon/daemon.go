@@ -17,6 +17,7 @@ import (
 	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/value"
 	"cawrm/nbdsrv"
+	recovery "cawrm/recover"
 )
 
 // drainTimeout is how long stop waits for NBD requests in flight. They take milliseconds unless the disk hangs.
@@ -41,7 +42,7 @@ type daemon struct {
 	log     *slog.Logger
 	sockets *sockets
 	volume  *aodi.Volume
-	found   []string // by a rescue: what there is and what is lost
+	rescued recovery.Rescued
 	mirrors []*cawrm.Mirror
 	peer    *cawrm.Peer    // nil without Config.Peer
 	plain   *nbdsrv.Server // unix sockets, and TCP without TLS
@@ -97,10 +98,12 @@ func (d *daemon) prepare() error {
 func (d *daemon) open() (err error) {
 	opt := aodi.Options{Logger: d.log}
 	if d.cfg.Rescue {
-		if d.volume, d.found, err = aodi.Rescue(d.cfg.Path, opt); err == nil {
-			for _, line := range d.found {
-				d.log.Warn("rescue", "found", line)
-			}
+		d.volume, d.rescued, err = aodi.Rescue(d.cfg.Path, opt)
+		for _, line := range d.rescued.Found {
+			d.log.Warn("rescue", "found", line)
+		}
+		for _, line := range d.rescued.Lost {
+			d.log.Error("rescue", "lost", line)
 		}
 	} else {
 		d.volume, err = aodi.Open(d.cfg.Path, opt)

@@ -34,7 +34,9 @@ func (d *daemon) status() control.Status {
 		Direct:         st.Direct,
 		ChecksumErrors: st.ChecksumErrors,
 		Recovery:       st.Recovery,
-		Rescue:         d.found,
+	}
+	if d.cfg.Rescue {
+		v.Rescue = &control.Rescue{Found: d.rescued.Found, Lost: d.rescued.Lost}
 	}
 	if st.HasIdentity {
 		v.VolumeID = st.Volume.String()

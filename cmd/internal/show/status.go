@@ -62,9 +62,17 @@ func volumeNote(v control.Volume) string {
 	case "mirror":
 		notes = append(notes, sourceNote(v))
 	case control.RoleRescue:
-		notes = append(notes, "read-only: "+strings.Join(v.Rescue, "; "))
+		notes = append(notes, rescueNote(v.Rescue))
 	}
 	return clean(strings.Join(notes, "; "))
+}
+
+// rescueNote says what is lost.
+func rescueNote(r *control.Rescue) string {
+	if r == nil || len(r.Lost) == 0 {
+		return "read-only; nothing is known to be lost"
+	}
+	return "read-only; LOST: " + strings.Join(r.Lost, "; ")
 }
 
 // sourceNote says who feeds a mirror, and if nobody does, since when and why.
