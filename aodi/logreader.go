@@ -24,6 +24,8 @@ type LogReader struct {
 	seg   uint32
 	chunk uint32 // of the header of the batch that holds pos, or of the one after the log's end
 	found bool   // seg and chunk are set
+	last  recovery.Place
+	seq   uint64 // of the header that was read last, at last
 	hdr   format.BatchHeader
 	block []byte
 	win   []byte // bytes of the container from winAt on, read ahead
@@ -152,8 +154,12 @@ func (r *LogReader) fromDisk(limit Position, b *LogBatch) error {
 	if err != nil {
 		return err
 	}
+	before := r.pos
 	if err := r.take(&r.hdr, data, limit, b); err != nil {
 		return err
+	}
+	if r.pos <= before {
+		return fmt.Errorf("%s: the batch before byte %d does not hold position %d; run `cawrm check`", r.v.d.Name(), off, before)
 	}
 	if r.pos >= r.hdr.End {
 		r.chunk += r.hdr.Chunks()
@@ -163,6 +169,7 @@ func (r *LogReader) fromDisk(limit Position, b *LogBatch) error {
 
 // header reads the header at the reader's place, following the log into its next segment.
 func (r *LogReader) header() error {
+	again := r.last == recovery.Place{Segment: r.seg, Chunk: r.chunk}
 	if !recovery.Fits(r.v.geo, r.chunk) {
 		r.seg, r.chunk = r.hdr.Next, 0
 	}
@@ -177,6 +184,11 @@ func (r *LogReader) header() error {
 	if r.hdr.First > r.pos || r.hdr.Tag != r.v.tag {
 		return fmt.Errorf("%s: batch at byte %d begins at position %d, beyond %d; run `cawrm check`", r.v.d.Name(), off, r.hdr.First, r.pos)
 	}
+	// The log only goes forward: what an earlier life left in a damaged place could lead round in a circle.
+	if r.hdr.Kind != format.BatchLog || !again && r.hdr.Seq <= r.seq {
+		return fmt.Errorf("%s: batch %d at byte %d does not follow batch %d; run `cawrm check`", r.v.d.Name(), r.hdr.Seq, off, r.seq)
+	}
+	r.last, r.seq = recovery.Place{Segment: r.seg, Chunk: r.chunk}, r.hdr.Seq
 	return nil
 }
 
@@ -236,7 +248,7 @@ func (r *LogReader) locate() error {
 			best, bestEnd = seg, row.MaxPosition
 		}
 	}
-	r.seg, r.chunk, r.found = best, 0, true
+	r.seg, r.chunk, r.found, r.seq = best, 0, true, 0
 	return nil
 }
 
@@ -276,7 +288,7 @@ func (v *Volume) MarkAt(p Position) (Mark, error) {
 
 func markIn(h *format.BatchHeader, p Position) Mark {
 	m := Mark{Position: p, Bytes: int64(h.Logged) * chunkSize, Time: time.Unix(0, h.Time)}
-	for _, e := range h.Entries[:p-h.First] {
+	for _, e := range h.Entries[:min(p-h.First, Position(len(h.Entries)))] {
 		if e.Kind == format.KindData {
 			m.Bytes += chunkSize
 		}

@@ -65,6 +65,9 @@ func Open(path string, opt Options) (*Volume, error) {
 func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 	start := time.Now()
 	c, err := recovery.Newest(d)
+	if err == nil {
+		err = c.Places(d)
+	}
 	if err != nil {
 		return nil, err
 	}

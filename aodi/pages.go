@@ -118,11 +118,17 @@ func newPageReader(d disk.Disk, geo format.Geometry) *pageReader {
 // its processor back while it waits and returns an error where a mapping would raise a signal, and verifies it;
 // without wait that is disk.ErrWouldBlock. Later uses do not wait, unless the kernel took the memory back since.
 func (p *pageReader) page(r ref, wait bool) ([]byte, error) {
+	if !r.HasData() {
+		return nil, p.nowhere(r)
+	}
 	seg, chunk := p.geo.Locate(r.Phys())
 	p.mu.RLock()
 	m := p.maps[seg]
 	p.mu.RUnlock()
 	if m == nil {
+		if int64(r.Phys()+1)*format.ChunkSize > p.d.Size() {
+			return nil, p.nowhere(r)
+		}
 		var err error
 		if m, err = p.mapSegment(seg); err != nil {
 			return nil, err
@@ -137,6 +143,11 @@ func (p *pageReader) page(r ref, wait bool) ([]byte, error) {
 		return nil, disk.ErrWouldBlock
 	}
 	return b, p.firstTouch(m, chunk, r)
+}
+
+// nowhere says that a reference cannot be one to a page, though the page that holds it matches its checksum.
+func (p *pageReader) nowhere(r ref) error {
+	return &CorruptError{Disk: p.d.Name(), What: "reference to a map page", Offset: int64(r.Phys()) * format.ChunkSize}
 }
 
 func (p *pageReader) firstTouch(m *mappedSegment, chunk uint32, r ref) error {

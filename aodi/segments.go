@@ -65,7 +65,7 @@ func (s *segmentTable) addLive(seg uint32, n int) error {
 	}
 	r := format.GetSegmentRow(at)
 	if int64(r.Live)+int64(n) < 0 {
-		return fmt.Errorf("segment %d: live count %d falls below zero; run `cawrm check`", seg, r.Live)
+		return fmt.Errorf("%s: segment %d: live count %d falls below zero; run `cawrm check`", s.tree.pages.d.Name(), seg, r.Live)
 	}
 	r.Live = uint32(int64(r.Live) + int64(n))
 	s.put(seg, r, at)
@@ -77,7 +77,7 @@ func (s *segmentTable) addLive(seg uint32, n int) error {
 func (s *segmentTable) take(limit, keep uint64) (uint32, error) {
 	free := s.free - min(s.free, uint64(len(s.taken)))
 	if limit-min(limit, s.count)+free <= keep {
-		return 0, fmt.Errorf("of %d segments, the last %d are kept for checkpoints: %w", limit, keep, syscall.ENOSPC)
+		return 0, fmt.Errorf("%s: of %d segments, the last %d are kept for checkpoints: %w", s.tree.pages.d.Name(), limit, keep, syscall.ENOSPC)
 	}
 	if free > 0 { // else each free row is taken
 		seg, ok, err := s.sweepFree()
@@ -90,7 +90,7 @@ func (s *segmentTable) take(limit, keep uint64) (uint32, error) {
 		}
 	}
 	if s.count >= limit {
-		return 0, fmt.Errorf("all %d segments are in use: %w", limit, syscall.ENOSPC)
+		return 0, fmt.Errorf("%s: all %d segments are in use: %w", s.tree.pages.d.Name(), limit, syscall.ENOSPC)
 	}
 	seg := uint32(s.count)
 	s.count++

@@ -26,6 +26,15 @@ const (
 	treeCatalog = 2
 )
 
+// child returns reference number slot of an inner page. A page on disk does not lead to one in memory.
+func (t *tree) child(parent ref, page []byte, slot uint64) (ref, error) {
+	r := refAt(page, slot)
+	if inMemory(r) && !inMemory(parent) {
+		return r, t.pages.nowhere(r)
+	}
+	return r, nil
+}
+
 func (t *tree) bytes(r ref, wait bool) ([]byte, error) {
 	if inMemory(r) {
 		return t.arena.page(memoryPage(r)), nil
@@ -42,7 +51,9 @@ func (t *tree) leaf(index uint64, wait bool) ([]byte, error) {
 		if err != nil || level == 0 {
 			return b, err
 		}
-		r = refAt(b, index>>(fanBits*(level-1))&fanMask)
+		if r, err = t.child(r, b, index>>(fanBits*(level-1))&fanMask); err != nil {
+			return nil, err
+		}
 	}
 	return nil, nil
 }
@@ -56,7 +67,9 @@ func (t *tree) next(index, end uint64) (uint64, []byte, error) {
 			if err != nil || level == 0 {
 				return index, b, err
 			}
-			r = refAt(b, index>>(fanBits*(level-1))&fanMask)
+			if r, err = t.child(r, b, index>>(fanBits*(level-1))&fanMask); err != nil {
+				return index, nil, err
+			}
 		}
 		// The page that should be at this level is not there: go on behind what it would hold.
 		span := fanBits * level
@@ -108,6 +121,11 @@ func (t *tree) writable(r ref, level uint8, index uint64) (ref, []byte, error) {
 		var err error
 		if src, err = t.bytes(r, true); err != nil {
 			return r, nil, err
+		}
+		for slot := uint64(0); level > 0 && slot < format.RefsPerPage; slot++ {
+			if _, err := t.child(r, src, slot); err != nil { // in the copy nobody could tell any more
+				return r, nil, err
+			}
 		}
 	}
 	i, b, err := t.arena.alloc(t, level, index, old)

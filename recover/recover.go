@@ -76,6 +76,43 @@ func Newest(d disk.Disk) (*Container, error) {
 	return c, nil
 }
 
+// reservable bounds how many segments beyond those in use a checkpoint or the log may have reserved, and so what a reader has
+// to keep account of.
+const reservable = 1 << 16
+
+// Places looks at where the checkpoint leads, which whoever applies it believes. Check reports the same as C2 and C5.
+func (c *Container) Places(d disk.Disk) error {
+	err := c.places()
+	if err != nil {
+		err = fmt.Errorf("%s: checkpoint %d: %w: %w; restore the container from a mirror", d.Name(), c.Meta.Seq, err, format.ErrInvalid)
+	}
+	return err
+}
+
+func (c *Container) places() error {
+	m := &c.Meta
+	for what, r := range map[string]format.Ref{"forward map": m.MapRoot, "segment tree": m.SegRoot, "catalog": m.Catalog} {
+		if r != format.Unmapped && (!r.HasData() || int64(r.Phys()) >= c.Geo.Bytes(m.Segments)/format.ChunkSize) {
+			return fmt.Errorf("the %s is at chunk %d, outside of %d segments", what, r.Phys(), m.Segments)
+		}
+	}
+	for _, seg := range []uint32{m.Log.Segment, m.Log.Next, m.MetaSegment, m.MetaNext} {
+		if !c.CanReserve(seg) {
+			return fmt.Errorf("segment %d is in use or reserved, of %d", seg, m.Segments)
+		}
+	}
+	if slots := c.Geo.Slots(); m.Log.Chunk > slots || m.MetaChunk > slots {
+		return fmt.Errorf("the log goes on at chunk %d and pages at %d, a segment has %d", m.Log.Chunk, m.MetaChunk, slots)
+	}
+	return nil
+}
+
+// CanReserve tells whether a segment is one that the container has or can have reserved.
+func (c *Container) CanReserve(seg uint32) bool {
+	n := uint64(seg)
+	return n < c.Meta.Segments+reservable && n < (format.PhysLimit-format.DataStart)/uint64(c.Geo.SegmentChunks)
+}
+
 func explain(d disk.Disk, what string, err error) error {
 	switch {
 	case errors.Is(err, format.ErrMagic):

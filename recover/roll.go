@@ -149,6 +149,8 @@ func (r *roller) follows(h *format.BatchHeader) error {
 		return fmt.Errorf("batch %d follows another batch than the one before it", h.Seq)
 	case r.at.Chunk+h.Chunks() > r.c.Geo.Slots():
 		return fmt.Errorf("batch %d does not fit its segment", h.Seq)
+	case !r.c.CanReserve(h.Next):
+		return fmt.Errorf("batch %d says that the log goes on in segment %d, which cannot be", h.Seq, h.Next)
 	}
 	return nil
 }

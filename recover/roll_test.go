@@ -49,7 +49,7 @@ func TestRoll(t *testing.T) {
 			b.write(append(p, data...), b.off(recovery.Place{Segment: 0, Chunk: 21}))
 		}, 1, 0, 120, "does not fit", nil},
 		{"R1 goes on where the disk ends", func(b *builder) {
-			b.log.Next, b.meta.Log.Next = 1<<20, 1<<20
+			b.log.Next, b.meta.Log.Next = 1<<15, 1<<15
 			b.writeMeta(b.meta)
 			b.fill()
 		}, 3, 0, 127, "beyond the end", nil},
