@@ -17,7 +17,7 @@ import (
 //	meta chunk       from the other one; the log rolls forward, also across the place of a checkpoint that is lost
 //	segment table    states from the batches in the segments, live counts from walking the maps
 //	counts           from walking the maps
-//	forward map      from the whole log, when the log is whole; else it is said that it is not
+//	forward map      from the whole log, when the log is whole and the map damaged or wrong; else it is said that it is not
 //	catalog          from an earlier copy among the map pages
 //	summaries        from the headers of the segment's batches
 //
@@ -100,14 +100,14 @@ func Repair(d disk.Disk, o CheckOptions) (*Repaired, error) {
 	if res.Before, res.Why = Check(d, o); res.Before != nil && res.Before.OK() && res.Before.Container.Stale == nil {
 		return res, nil
 	}
-	over := disk.NewOverlay(d)
-	m, err := mend(over, false)
+	over, m, after, err := try(d, o, trustMap)
 	if err != nil {
 		return nil, err
 	}
-	after, err := Check(over, o)
-	if err != nil {
-		return nil, fmt.Errorf("%s: it cannot be repaired: %w", d.Name(), err)
+	if after.wrongMap() { // it can be read, and is not what the log says
+		if o2, m2, after2, err := try(d, o, mapFromLog); err == nil && after2.Total() < after.Total() {
+			over, m, after = o2, m2, after2
+		}
 	}
 	res.Refused = m.lost
 	if res.Before != nil && after.Total() >= res.Before.Total() && !after.OK() && !m.barred {
@@ -120,10 +120,43 @@ func Repair(d disk.Disk, o CheckOptions) (*Repaired, error) {
 	return res, nil
 }
 
+// How a derivation is made.
+type mode int
+
+const (
+	trustMap   mode = iota // what can be read of the forward map counts
+	mapFromLog             // it is made anew as a whole
+	forRescue              // what is unreadable stays so, rather than that the rest is refused; data are not looked at
+)
+
+// try repairs on an overlay and checks that.
+func try(d disk.Disk, o CheckOptions, how mode) (*disk.Overlay, *mender, *Report, error) {
+	over := disk.NewOverlay(d)
+	m, err := mend(over, how)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	after, err := Check(over, o)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("%s: it cannot be repaired: %w", d.Name(), err)
+	}
+	return over, m, after, nil
+}
+
+// wrongMap tells whether references lead where they should not.
+func (r *Report) wrongMap() bool {
+	for _, rule := range []Rule{5, 6, 7, 8, 18, 19} {
+		if r.Broken[rule] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Rescue makes a container that can be opened of what is left of a damaged one. Its changes are kept by the overlay.
 // Errors: nothing tells what the volume was.
 func Rescue(d *disk.Overlay) (Rescued, error) {
-	m, err := mend(d, true)
+	m, err := mend(d, forRescue)
 	if err != nil {
 		return Rescued{}, err
 	}
@@ -143,7 +176,8 @@ type mender struct {
 	d      *disk.Overlay
 	c      *Container
 	geo    format.Geometry
-	rescue bool // keep what is unreadable unreadable, rather than refuse; data are not looked at
+	how    mode
+	rescue bool
 
 	mended, lost []string
 
@@ -169,8 +203,8 @@ func (m *mender) cannot(text string, args ...any) {
 }
 
 // mend does the whole repair on an overlay.
-func mend(d *disk.Overlay, rescue bool) (*mender, error) {
-	m := &mender{d: d, rescue: rescue, leaves: map[uint64][]byte{}}
+func mend(d *disk.Overlay, how mode) (*mender, error) {
+	m := &mender{d: d, how: how, rescue: how == forRescue, leaves: map[uint64][]byte{}}
 	if err := m.find(); err != nil {
 		return nil, err
 	}
@@ -189,7 +223,7 @@ func mend(d *disk.Overlay, rescue bool) (*mender, error) {
 	if err := m.writeTrees(copied); err != nil {
 		return nil, err
 	}
-	if !rescue {
+	if !m.rescue {
 		m.summarize()
 	}
 	return m, m.w.flush()
@@ -206,6 +240,11 @@ func (m *mender) find() error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, seg := range []uint32{c.Meta.Log.Segment, c.Meta.Log.Next, c.Meta.MetaSegment, c.Meta.MetaNext} {
+		if uint64(seg) > c.Meta.Segments+maxAhead {
+			return fmt.Errorf("%s: checkpoint %d names segment %d, of %d: %w; restore the container from a mirror", m.d.Name(), c.Meta.Seq, seg, c.Meta.Segments, format.ErrInvalid)
+		}
 	}
 	m.c, m.geo, m.meta = c, c.Geo, c.Meta
 	if c.Stale != nil {
@@ -235,7 +274,7 @@ func (m *mender) stretch() {
 	had := m.d.Size()
 	for i := range 2 {
 		at, diskErr, err := readMeta(m.d, i)
-		if diskErr == nil && err == nil && at.Segments < uint64(format.PhysLimit)/uint64(super.SegmentChunks) {
+		if diskErr == nil && err == nil && at.Segments < maxSegments {
 			_ = m.d.Grow(format.NewGeometry(super.SegmentChunks).Bytes(at.Segments)) // an overlay always can
 		}
 	}
@@ -243,6 +282,12 @@ func (m *mender) stretch() {
 		m.cannot("the container is cut off at byte %d, of %d", had, m.d.Size())
 	}
 }
+
+// maxSegments bounds the memory that a checkpoint's number of segments asks for, where no size of the disk does: 32 TiB.
+const maxSegments = 4 << 20
+
+// maxAhead is how far beyond the last segment that is used one can be reserved.
+const maxAhead = 1 << 16
 
 // deriveSuper makes a damaged super chunk anew: a meta chunk holds the container's uuid, and only one size of segments
 // has batches of that container where the meta chunk says.

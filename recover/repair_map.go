@@ -45,6 +45,10 @@ func (m *mender) page(r format.Ref) []byte {
 
 // readMap looks for pages of the forward map that cannot be read.
 func (m *mender) readMap() {
+	if m.how == mapFromLog && m.meta.MapRoot != format.Unmapped {
+		m.gone = []gap{{int(m.meta.MapHeight) - 1, 0, m.meta.MapRoot, 0, m.leafLimit()}}
+		return
+	}
 	m.findGaps(int(m.meta.MapHeight)-1, 0, m.meta.MapRoot)
 }
 

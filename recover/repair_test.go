@@ -59,11 +59,13 @@ func snapshotOf(t testing.TB, d disk.Disk) []byte {
 	return b
 }
 
-// repairable are damages that a repair mends wholly. Each breaks a rule, or keeps the volume from being opened.
-var repairable = []struct {
+type damage struct {
 	name   string
 	damage func(p *patient)
-}{
+}
+
+// repairable are damages that a repair mends wholly. Each breaks a rule, or keeps the volume from being opened.
+var repairable = []damage{
 	{"super chunk", func(p *patient) { p.flip(40) }},
 	{"super chunk wiped", func(p *patient) { p.write(make([]byte, chunk), 0) }},
 	{"newest meta chunk", func(p *patient) { p.flip(int64(1+p.meta.Seq%2)*chunk + 70) }},
@@ -125,6 +127,19 @@ var repairable = []struct {
 	}},
 }
 
+// misled are damages whose checksums match, as no disk makes them but a mistake in a program does. Reading does not
+// find them; a check does, and the log knows better.
+var misled = []damage{
+	{"reference to another chunk's data", func(p *patient) { p.setRef(103, p.ref(108)) }},
+	{"reference to a free segment", func(p *patient) {
+		free := p.segment(func(r format.SegmentRow) bool { return r.State == format.SegmentFree })
+		p.setRef(103, format.MakeRef(p.geo.Phys(free, 3), 9))
+	}},
+	{"reference beyond the end", func(p *patient) { p.setRef(103, format.MakeRef(p.geo.Phys(5000, 3), 9)) }},
+	{"reference to a page", func(p *patient) { p.setRef(103, p.meta.MapRoot) }},
+	{"reference that is missing", func(p *patient) { p.setRef(103, format.Unmapped) }},
+}
+
 // newestMeta is the meta chunk of the newest valid checkpoint.
 func (p *patient) newestMeta() (newest []byte) {
 	seq := uint64(0)
@@ -154,7 +169,7 @@ func (p *patient) pageAt(root format.Ref, height uint32, leaf uint64) int64 {
 
 // What can be derived is derived: afterwards every rule holds, the content is what it was, and the volume goes on.
 func TestRepairMendsEachDamage(t *testing.T) {
-	for _, c := range repairable {
+	for _, c := range slices.Concat(repairable, misled) {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPatient(t)
 			want := content(t, p.d)
