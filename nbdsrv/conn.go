@@ -32,6 +32,7 @@ var (
 	errShuttingDown = errors.New("the server is shutting down")
 	errDisconnect   = errors.New("the client has disconnected")
 	errTooLarge     = errors.New("absurd payload length")
+	errDeaf         = errors.New("the client has gone without its replies")
 	errStalled      = errors.New("cut off: the client stalled in the middle of a request, or did not read its replies")
 	errCrowded      = errors.New("dropped for a newer one: too many connections in the handshake")
 )

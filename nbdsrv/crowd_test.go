@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"cawrm/bench/crowd"
 	"cawrm/nbdsrv"
 )
 
@@ -63,4 +64,78 @@ func TestCrowdIsDroppedByAddress(t *testing.T) { // 18, 40
 	slow.greets(3)
 	slow.negotiate(structured, "")
 	slow.write(0, []byte("x"), 0)
+}
+
+// TestTenThousandHalfOpen ensures that 10,000 connections which say nothing cost the server the memory and the files of
+// MaxHandshakes, and that a client which comes in the middle of them is served.
+func TestTenThousandHalfOpen(t *testing.T) { // 18, 40
+	n := crowd.Allowed(t, 10_000)
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			cfg := nbdsrv.Config{MaxConns: 4, MaxInflight: mib}
+			h := serve(t, cfg, two()...)
+			addr := h.addr
+			if network == "tcp" {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				h.listen(l)
+				addr = l.Addr().String()
+			}
+			honest := h.open(structured)
+			memory, files := crowd.Held(), crowd.Files()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				crowd.Open(t, network, addr, n)
+			}()
+			var io, opens crowd.Latencies
+			tries, again := 0, 0
+			for alive := true; alive || len(opens) == 0; {
+				select {
+				case <-done:
+					alive = false
+				default:
+				}
+				io.Time(func() { honest.write(0, pattern(1, 100<<10), 0) })
+				opens.Time(func() {
+					for tries++; !visit(network, addr); tries++ {
+						again++
+					}
+				})
+			}
+			held := crowd.Held() - memory - int64(n)*crowd.OwnSide
+			t.Logf("%d connections: %d KiB and %d files on the server's side, %d dropped; %d of %d honest visits were dropped too",
+				n, held>>10, crowd.Files()-files-n, h.s.Stats().Dropped, again, tries)
+			io.Log(t, "writes of 100 KiB")
+			opens.Log(t, "connect, handshake, write")
+			if held > cfg.MemoryBound() {
+				t.Errorf("%d bytes are held, the bound is %d", held, cfg.MemoryBound())
+			}
+			if more := crowd.Files() - files - n; files > 0 && more > 256+8 {
+				t.Errorf("%d files are open on the server's side", more)
+			}
+			if s := h.s.Stats(); s.Connections > 256+1 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// visit connects, writes, and says whether all of it was answered: not, when it was dropped for a newer connection.
+func visit(network, addr string) bool {
+	nc, err := net.Dial(network, addr)
+	if err != nil {
+		return false
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(patience))
+	b := append([]byte{0, 0, 0, 3}, optionBytes(optGo, infoRequest(""))...)
+	b = append(b, (&client{}).header(req{typ: cmdWrite, length: 5, cookie: 1})...)
+	if _, err := nc.Write(append(b, 1, 2, 3, 4, 5)); err != nil {
+		return false
+	}
+	_, err = readFull(nc, make([]byte, 18+20+12+20+16))
+	return err == nil
 }

@@ -64,10 +64,16 @@ func (c *conn) serve(r *request) error {
 	}
 	switch r.typ {
 	case protocol.TRANSMISSION_TYPE_REQUEST_READ:
+		if c.deaf.Load() {
+			return errDeaf // thousands more may be at hand
+		}
 		return c.read(r)
 	case protocol.TRANSMISSION_TYPE_REQUEST_WRITE:
 		return c.write(r)
 	case cmdBlockStatus:
+		if c.deaf.Load() {
+			return errDeaf
+		}
 		return c.blockStatus(r, n)
 	case cmdTrim, cmdWriteZeroes:
 		if r.length != 0 {

@@ -64,6 +64,10 @@ func (c *conn) runWorker(t *task) {
 // execute makes the device do what the task says, and answers.
 func (t *task) execute() {
 	dev, r := t.c.view.export.Device, &t.req
+	if (r.typ == protocol.TRANSMISSION_TYPE_REQUEST_READ || r.typ == cmdBlockStatus) && t.c.deaf.Load() {
+		t.answer(errDeaf)
+		return
+	}
 	fua := r.flags&cmdFlagFUA != 0
 	off, length := int64(r.offset), int64(r.length)
 	switch r.typ {

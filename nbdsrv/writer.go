@@ -4,6 +4,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -43,7 +44,8 @@ type writer struct {
 
 	vec  [][]byte // the writing goroutine's
 	bufs net.Buffers
-	pace pace // of what the client reads
+	pace pace        // of what the client reads
+	deaf atomic.Bool // failed is set: nothing that is answered is heard
 }
 
 func (w *writer) init(c *conn) {
@@ -135,6 +137,7 @@ func (w *writer) runWriterLocked() {
 func (w *writer) noteLocked(err error) {
 	if err != nil && w.failed == nil {
 		w.failed = err
+		w.deaf.Store(true)
 		w.c.raw.Close() // wakes the reader
 	}
 	w.changed.Broadcast()
