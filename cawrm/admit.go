@@ -68,22 +68,11 @@ func (t *target) check(h *wire.Hello) error {
 func (t *target) take(f *feed) error {
 	patience := time.NewTimer(f.p.cfg.ReadTimeout)
 	defer patience.Stop()
+	defer t.unclaim(f)
 	for {
-		t.mu.Lock()
-		old := t.feed
-		switch {
-		case f.p.closed.Load(): // asked under t.mu: a feed that gets in before is stopped by Close
-			t.mu.Unlock()
-			return refusef(wire.CodeClosing, "peer %q is stopping", f.p.cfg.Name)
-		case old == nil:
-			t.feed, t.source, t.container = f, f.l.String(), f.hello.Container
-			t.mu.Unlock()
-			return nil
-		}
-		t.mu.Unlock()
-		if old.hello.Container != f.hello.Container {
-			return refusef(wire.CodeBusy, "%q is being fed by another source of this volume, container %v at %v",
-				t.name, old.hello.Container, old.l)
+		old, err := t.claim(f)
+		if old == nil {
+			return err
 		}
 		old.stop(fmt.Errorf("replaced by a new connection of the same source, %v", f.l))
 		select {
@@ -91,6 +80,36 @@ func (t *target) take(f *feed) error {
 		case <-patience.C:
 			return refusef(wire.CodeBusy, "%q: the connection before, from %v, is not done with its commit yet", t.name, old.l)
 		}
+	}
+}
+
+// claim makes f the feed, or returns the one that it may replace. One at a time waits for that.
+func (t *target) claim(f *feed) (before *feed, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.feed
+	switch {
+	case f.p.closed.Load(): // asked under t.mu: a feed that gets in before is stopped by Close
+		return nil, refusef(wire.CodeClosing, "peer %q is stopping", f.p.cfg.Name)
+	case old == nil:
+		t.feed, t.source, t.container = f, f.l.String(), f.hello.Container
+		return nil, nil
+	case old.hello.Container != f.hello.Container:
+		return nil, refusef(wire.CodeBusy, "%q is being fed by another source of this volume, container %v at %v",
+			t.name, old.hello.Container, old.l)
+	case t.next != nil && t.next != f:
+		return nil, refusef(wire.CodeBusy, "%q: another connection of the same source, from %v, waits for the one before to end",
+			t.name, t.next.l)
+	}
+	t.next = f
+	return old, nil
+}
+
+func (t *target) unclaim(f *feed) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.next == f {
+		t.next = nil
 	}
 }
 

@@ -34,7 +34,7 @@
 // owns one runAccept a listener and one runConn a connection; a connection that feeds a volume (a feed) owns
 // runCommit and runAnswer, and runs runReceive itself.
 //
-// Locks: Peer.mu before link.mu. Every other one (target.mu, feed.mu, shipment.mu, Mirror.mu) is taken alone. None is
+// Locks: Peer.mu before link.mu and visitors.mu. Every other one (target.mu, feed.mu, shipment.mu, Mirror.mu) is taken alone. None is
 // held across the network, a commit, or a call of the volume.
 //
 // # One source at a time
@@ -42,6 +42,13 @@
 // A valid HELLO from the container that already feeds the volume means that the old connection is dead and only
 // this side has not noticed: the old one is closed, its whole epochs are committed, what was staged beyond is
 // forgotten, and then the new one is welcomed. Another container is refused as long as the first one is heard.
+//
+// # Strangers
+//
+// Nothing proves who a source is: whoever reaches the port and knows the names and ids may feed a mirror. So the port
+// belongs on a network that is trusted, until the link is encrypted. What a stranger can cost is bounded in visitors.go:
+// 64 connections that feed nothing, of which the oldest of the busiest address goes for a new one; one that waits to
+// replace a feed; an epoch of so many records. What arrives and is not a whole epoch leaves no trace.
 //
 // # Units
 //

@@ -29,6 +29,7 @@ type feed struct {
 	l     *link
 	hello *wire.Hello
 
+	records   int           // of an epoch that has not ended; runReceive
 	adopt     bool          // the volume takes its identity from this source's first frame; runReceive
 	staged    chan struct{} // an epoch was staged as a whole; closed when there will be no more
 	answer    chan struct{} // committed has moved
@@ -164,12 +165,16 @@ func (f *feed) stage(rec *wire.Records) error {
 				f.t.name, e.Birth, e.LBA, e.LBA+uint64(e.Count), chunks)
 		}
 	}
+	if f.records += len(rec.Entries); f.records > maxEpoch {
+		return refusef(wire.CodeGarbage, "mirror %q: an epoch of more than %d records", f.t.name, maxEpoch)
+	}
 	// What the source says of its durable_ptr is not needed here: it ships nothing beyond it (I1).
 	b := aodi.LogBatch{First: rec.First, End: rec.End, Time: rec.Time, Entries: rec.Entries, Data: rec.Data}
 	if err := f.t.v.Stage(&b, rec.Commit); err != nil {
 		return f.failed(err)
 	}
 	if rec.Commit {
+		f.records = 0
 		select {
 		case f.staged <- struct{}{}:
 		default: // the commit that was asked for has not begun: it will take this epoch too

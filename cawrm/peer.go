@@ -20,10 +20,7 @@ import (
 	"cawrm/cawrm/wire"
 )
 
-const (
-	helloTimeout = 10 * time.Second
-	maxStrangers = 64 // connections that have not said a HELLO yet
-)
+const helloTimeout = 10 * time.Second
 
 // PeerConfig is what a peer needs to know. Zero values are replaced by defaults.
 type PeerConfig struct {
@@ -37,9 +34,9 @@ type Peer struct {
 	cfg PeerConfig
 	log *slog.Logger
 
-	strangers atomic.Int32
-	garbage   rate.Sometimes
-	wg        sync.WaitGroup
+	visitors visitors
+	garbage  rate.Sometimes
+	wg       sync.WaitGroup
 
 	closed    atomic.Bool
 	mu        sync.Mutex
@@ -57,6 +54,7 @@ type target struct {
 	feed      *feed // the source that feeds it now; I6
 	source    string
 	container format.UUID
+	next      *feed     // waits for feed to end, to take its place
 	contact   time.Time // of the last feed, once it is over
 	lastErr   string
 	lastErrAt time.Time
@@ -74,7 +72,7 @@ func NewPeer(cfg PeerConfig) *Peer {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Peer{cfg: cfg, log: cfg.Logger, garbage: rate.Sometimes{First: 10, Interval: time.Second},
+	return &Peer{cfg: cfg, log: cfg.Logger, visitors: newVisitors(), garbage: rate.Sometimes{First: 10, Interval: time.Second},
 		targets: map[string]*target{}, listeners: map[net.Listener]struct{}{}, links: map[*link]struct{}{}}
 }
 
@@ -130,17 +128,14 @@ func (p *Peer) runAccept(ln net.Listener) error {
 }
 
 func (p *Peer) admit(c net.Conn) {
-	if p.strangers.Add(1) > maxStrangers {
-		p.strangers.Add(-1)
-		p.garbage.Do(func() { p.log.Warn("peer: too many connections without a HELLO, closing", "from", c.RemoteAddr()) })
-		c.Close()
-		return
-	}
 	l := newLink(c, p.cfg.ReadTimeout, new(atomic.Int64))
+	if p.visitors.enter(l) {
+		p.garbage.Do(func() { p.log.Warn("peer: connection dropped", "for", l.String(), "reason", errCrowded) })
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed.Load() {
-		p.strangers.Add(-1)
+		p.visitors.leave(l)
 		c.Close()
 		return
 	}
@@ -153,13 +148,14 @@ func (p *Peer) admit(c net.Conn) {
 	})
 }
 
-// runConn serves one connection: a stranger until its HELLO has passed all checks, then a feed.
+// runConn serves one connection: a visitor until its HELLO has passed all checks, then a feed, and a visitor again
+// while it is told why it was ended.
 func (p *Peer) runConn(l *link) {
+	defer p.visitors.leave(l)
 	defer l.Close()
 	l.endReads(helloTimeout) // a stranger's time does not grow by single bytes
 	r := wire.NewReader(l)
 	h, err := hello(r)
-	p.strangers.Add(-1)
 	if err != nil {
 		p.stranger(l, err)
 		return
@@ -167,11 +163,13 @@ func (p *Peer) runConn(l *link) {
 	log := p.log.With("from", l.String(), "name", h.Name)
 	f, err := p.welcome(l, r, &h)
 	if err == nil {
+		p.visitors.leave(l)
 		log.Info("source connected", "container", h.Container, "position", f.position())
 		err = f.run(r)
 		log.Warn("source gone", "reason", err, "position", f.position())
+		p.visitors.enter(l)
 	} else {
-		log.Warn("source refused", "reason", err)
+		p.garbage.Do(func() { log.Warn("source refused", "reason", err) })
 	}
 	var ours *refusal
 	if errors.As(err, &ours) && !errors.Is(err, errTold) {
@@ -190,7 +188,7 @@ func hello(r *wire.Reader) (wire.Hello, error) {
 func (p *Peer) stranger(l *link, err error) {
 	code := wire.CodeGarbage
 	switch {
-	case err == io.EOF || p.closed.Load():
+	case err == io.EOF || errors.Is(err, net.ErrClosed) || p.closed.Load():
 		return
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = fmt.Errorf("no HELLO within %v", helloTimeout)
