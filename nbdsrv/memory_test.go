@@ -71,7 +71,7 @@ func TestMemoryBound(t *testing.T) { // 40
 
 	var most int64
 	var small, large crowd.Latencies
-	for i := range 60 {
+	for i := range 40 {
 		p := pattern(i, 4096)
 		small.Time(func() {
 			honest.write(64*mib, p, 0)
@@ -79,7 +79,7 @@ func TestMemoryBound(t *testing.T) { // 40
 				t.Fatal("read back")
 			}
 		})
-		if i%10 == 0 {
+		if i%20 == 0 {
 			p := pattern(i, 16*mib)
 			large.Time(func() {
 				honest.write(70*mib, p, fFUA)

@@ -12,21 +12,33 @@ import (
 
 // Server answers the control socket. It is started by Serve and ended by Close.
 type Server struct {
-	http   *http.Server
-	status func() Status
-	log    *slog.Logger
+	http     *http.Server
+	visitors visitors
+	status   func() Status
+	log      *slog.Logger
 }
+
+// Bounds of what clients can make the server hold: with these it is less than 64 KiB for each of maxVisitors.
+const (
+	maxHeader   = 16 << 10         // bytes; net/http adds 4 KiB
+	headTime    = 10 * time.Second // for a request to arrive
+	answerTime  = 10 * time.Second // for an answer to be read
+	maxIdleTime = time.Minute      // between two requests
+)
 
 // NewServer makes a server that asks status, from any goroutine, for what it tells.
 func NewServer(status func() Status, log *slog.Logger) *Server {
-	s := &Server{status: status, log: log}
+	s := &Server{status: status, log: log, visitors: newVisitors()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.getStatus)
 	mux.HandleFunc("/", s.unknown)
 	s.http = &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       time.Minute,
+		Handler:           s.visitors.handler(mux),
+		ReadHeaderTimeout: headTime,
+		MaxHeaderBytes:    maxHeader,
+		IdleTimeout:       maxIdleTime,
+		ConnContext:       s.visitors.enter,
+		ConnState:         s.visitors.changed,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return s
@@ -50,24 +62,26 @@ func (s *Server) Close() error {
 	return nil
 }
 
-func (s *Server) getStatus(w http.ResponseWriter, _ *http.Request) {
-	s.answer(w, http.StatusOK, s.status().complete())
+func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, r, http.StatusOK, s.status().complete())
 }
 
 func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
-	s.answer(w, http.StatusNotFound, failure{Error: "this daemon does not know " + r.Method + " " + r.URL.Path})
+	s.answer(w, r, http.StatusNotFound, failure{Error: "this daemon does not know " + r.Method + " " + r.URL.Path})
 }
 
 type failure struct {
 	Error string `json:"error"`
 }
 
-func (s *Server) answer(w http.ResponseWriter, code int, v any) {
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, code int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil { // only by a number that JSON lacks, NaN or Inf
 		s.log.Error("control: answer cannot be written as JSON", "error", err)
 		code, b = http.StatusInternalServerError, []byte(`{"error":"the daemon's answer cannot be written as JSON"}`)
 	}
+	s.visitors.served(r)
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // fails on a closed connection, as Write will
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	if _, err := w.Write(append(b, '\n')); err != nil {

@@ -1,0 +1,85 @@
+package control
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+)
+
+// maxVisitors is how many connections the server has at a time. For a further one the oldest goes that has no
+// request in work, however far it has got with sending one or reading an answer.
+const maxVisitors = 64
+
+// visitors are the server's connections.
+type visitors struct {
+	slots chan struct{} // one for each, also for those that are dropped until they have gone
+
+	mu   sync.Mutex
+	list []*visitor // not dropped, oldest first
+}
+
+type visitor struct {
+	c    net.Conn
+	busy bool // a request of it is in work; guarded by visitors.mu
+}
+
+func newVisitors() visitors { return visitors{slots: make(chan struct{}, maxVisitors)} }
+
+type visitorKey struct{}
+
+// enter is the http.Server's ConnContext: a connection was accepted. It may hold up the next one.
+func (v *visitors) enter(ctx context.Context, c net.Conn) context.Context {
+	select {
+	case v.slots <- struct{}{}:
+	default:
+		v.dropOne()
+		v.slots <- struct{}{}
+	}
+	x := &visitor{c: c}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.list = append(v.list, x)
+	return context.WithValue(ctx, visitorKey{}, x)
+}
+
+func (v *visitors) dropOne() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if i := slices.IndexFunc(v.list, func(x *visitor) bool { return !x.busy }); i >= 0 {
+		v.list[i].c.Close()
+		v.list = slices.Delete(v.list, i, i+1)
+	}
+}
+
+// changed is the http.Server's ConnState: it tells of each connection's end once.
+func (v *visitors) changed(c net.Conn, state http.ConnState) {
+	if state != http.StateClosed && state != http.StateHijacked {
+		return
+	}
+	v.mu.Lock()
+	v.list = slices.DeleteFunc(v.list, func(x *visitor) bool { return x.c == c })
+	v.mu.Unlock()
+	<-v.slots
+}
+
+// handler marks a connection as busy while next works for it, until it is served.
+func (v *visitors) handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v.mark(r, true)
+		defer v.served(r)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// served notes that the work for a request is done: what is left is the client's to read.
+func (v *visitors) served(r *http.Request) { v.mark(r, false) }
+
+func (v *visitors) mark(r *http.Request, busy bool) {
+	if x, ok := r.Context().Value(visitorKey{}).(*visitor); ok { // not in a request that came over no connection
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		x.busy = busy
+	}
+}
