@@ -53,6 +53,11 @@ func (c *conn) serve(r *request) error {
 	}
 	refused := c.view.check(r)
 	if c.draining.Load() {
+		if c.view.mode == simple {
+			// Linux's driver takes any error for the medium's, and its file system gives up; a request without
+			// an answer it sends again to the server that comes next.
+			return errShuttingDown
+		}
 		refused = refuseShutdown
 		if err := c.drainRequest(); err != nil {
 			return err
