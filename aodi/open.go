@@ -92,6 +92,7 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 	}
 	v.passed = nil
 	v.mapMu.Unlock()
+	v.closedInOrder = c.Meta.Flags&format.FlagClean != 0 && rolled.Batches == 0
 	v.recovery = describe(c, rolled, v, time.Since(start))
 	v.log.Info("recovered", "path", d.Name(), "found", v.recovery)
 	if direct, why := d.Direct(); !direct {

@@ -130,6 +130,7 @@ type Volume struct {
 	closeOnce       sync.Once
 	wg              sync.WaitGroup
 	recovery        string
+	closedInOrder   bool     // when it was opened
 	passed          []uint32 // free segments that recovery came through: held until the first checkpoint
 }
 
@@ -297,11 +298,12 @@ type Status struct {
 	Failed         error // why the volume takes no more writes; nil when healthy
 	ChecksumErrors uint64
 	Recovery       string // what opening found, one line
+	ClosedInOrder  bool   // it found that; else writes that were accepted before and not flushed may be gone
 }
 
 // Status returns the state at this moment.
 func (v *Volume) Status() Status {
-	s := Status{Info: v.Info(), Path: v.d.Name(), PhysicalBytes: v.d.Allocated(), ChecksumErrors: v.corrupt.Load(), Recovery: v.recovery}
+	s := Status{Info: v.Info(), Path: v.d.Name(), PhysicalBytes: v.d.Allocated(), ChecksumErrors: v.corrupt.Load(), Recovery: v.recovery, ClosedInOrder: v.closedInOrder}
 	s.EndPtr, s.DurablePtr = v.Pointers()
 	s.Direct, _ = v.d.Direct()
 	if f := v.failed.Load(); f != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cawrm/aodi"
 	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/nbdkernel"
 	"cawrm/cmd/internal/value"
@@ -37,7 +38,9 @@ free one, and print the device's name. It needs root and the kernel's nbd driver
 
 A mirror becomes a read-only device; what the kernel has cached of it does not follow the mirror, so mount it anew to
 see what came later. When the daemon goes away, what the device is asked for waits
---dead-timeout; "attach NAME /dev/nbdN --reconnect" within that time lets it go on with the daemon started anew.`,
+--dead-timeout; "attach NAME /dev/nbdN --reconnect" within that time lets it go on with the daemon started anew, if
+that was stopped in order. After a crash it is refused: writes that were answered and not flushed may be gone, which the
+device's user has to learn by an error and a new mount.`,
 		Example: `  cawrm attach db /dev/nbd0
   mkfs.ext4 /dev/nbd0 && mount /dev/nbd0 /mnt
   cawrm attach db --connections 4`,
@@ -90,6 +93,9 @@ func (f *attachFlags) run(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := f.checkReconnect(device, volume); err != nil {
+		return err
+	}
 	device, export, err := f.connect(ctx, device, volume)
 	if err != nil {
 		return err
@@ -130,6 +136,16 @@ func (f *attachFlags) checkDevice(d nbdkernel.Device) error {
 		return fmt.Errorf("%s: %w; choose another, or `cawrm detach %s` first", d.Path(), nbdkernel.ErrBusy, d.Path())
 	}
 	return nil
+}
+
+// checkReconnect refuses a device whose user would not learn of lost writes: what the daemon had answered before it was
+// killed, and not flushed, is gone, and a flush through the new connection would vouch for it.
+func (f *attachFlags) checkReconnect(d nbdkernel.Device, v control.Volume) error {
+	if !f.reconnect || v.ClosedInOrder || v.Role == string(aodi.RoleMirror) {
+		return nil
+	}
+	return fmt.Errorf("%s was not closed in order: writes to %s that were answered and not flushed may be gone, and its "+
+		"user counts on them; `cawrm detach %s --force`, unmount it, attach it and mount it again", v.Name, d.Path(), d.Path())
 }
 
 // connect dials the daemon and hands the connections to the kernel.

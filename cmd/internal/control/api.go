@@ -40,6 +40,7 @@ type Volume struct {
 	Direct         bool     `json:"direct"`              // the log is written past the page cache
 	ChecksumErrors uint64   `json:"checksum_errors"`     // reads that did not match, since the start
 	Recovery       string   `json:"recovery"`            // what opening the container found
+	ClosedInOrder  bool     `json:"closed_in_order"`     // it had been, so nothing that was accepted before is gone
 	Error          string   `json:"error,omitempty"`     // why the volume takes no more writes
 	Rescue         *Rescue  `json:"rescue,omitempty"`    // only with the role rescue
 }

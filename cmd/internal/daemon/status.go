@@ -34,6 +34,7 @@ func (d *daemon) status() control.Status {
 		Direct:         st.Direct,
 		ChecksumErrors: st.ChecksumErrors,
 		Recovery:       st.Recovery,
+		ClosedInOrder:  st.ClosedInOrder,
 	}
 	if d.cfg.Rescue {
 		v.Rescue = &control.Rescue{Found: d.rescued.Found, Lost: d.rescued.Lost}
