@@ -7,6 +7,8 @@
 // outside. This package has no code of its own.
 //
 //	TestKernelDevices  kernel-devices.sh: two sites, ext4, nbd-client, attach
+//	TestReconnect      kernel-reconnect.sh: a daemon that is stopped, or killed,
+//	                   under a device that is in use
 //	TestPowerCut       power-cut.sh: containers on disks, ext4, xfs and btrfs on
 //	                   their volumes, files with fsync; the emulator is killed,
 //	                   and the machine boots again on what the disks have kept

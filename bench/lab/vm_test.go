@@ -212,5 +212,15 @@ func TestKernelDevices(t *testing.T) {
 	m.finish()
 }
 
+// TestReconnect ensures that whoever uses a device of cawrm attach sees no
+// error when the daemon is stopped in order and started anew, and that a device
+// whose answered writes may be gone is not given back as if they were there.
+func TestReconnect(t *testing.T) {
+	need(t, "no daemon was restarted under a kernel's device", filesystems.programs...)
+	m := newMachine(t, "kernel-reconnect.sh", 300*time.Second).withGuest().with("--ramdisk", "1G")
+	m.start(strconv.FormatUint(seed(t), 10))
+	m.finish()
+}
+
 // newRand is the generator of one purpose of a seed.
 func newRand(seed, purpose uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, purpose)) }

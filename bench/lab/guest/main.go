@@ -3,6 +3,7 @@
 //
 //	guest files SEED WORKERS COUNT DIR...   replace files until killed, or COUNT a worker
 //	guest blocks DEVICE OFFSET BLOCKS SEED STEPS
+//	guest compare DEVICE OFFSET BLOCKS SEED LIST  the blocks are those of the steps that were told, and no others
 //	guest check DIR LIST                    compare the files with a list of what was told
 //
 // What is durable is told in lines, "file DIR-BASE/NAME VERSION" or "blocks OFFSET N":
@@ -39,6 +40,8 @@ func run(args []string) error {
 		return files(numbers(args[1:4]), args[4:])
 	case len(args) == 6 && args[0] == "blocks":
 		return blocks(args[1], numbers(args[2:]))
+	case len(args) == 6 && args[0] == "compare":
+		return compare(args[1], numbers(args[2:5]), args[5])
 	case len(args) == 3 && args[0] == "check":
 		return check(args[1], args[2])
 	}
@@ -84,6 +87,33 @@ func blocks(device string, n []int64) error {
 	l := &load.Blocks{Device: device, Offset: n[0], Blocks: n[1], Seed: uint64(n[2]), Steps: int(n[3]),
 		Told: func(seq uint64) error { return tell(fmt.Sprintf("blocks %d %d", n[0], seq)) }}
 	return l.Run()
+}
+
+// compare holds the blocks of a device to the last line of a list.
+func compare(device string, n []int64, list string) error {
+	lines, err := os.ReadFile(list)
+	if err != nil {
+		return err
+	}
+	var told uint64
+	for line := range strings.Lines(string(lines)) {
+		if _, err := fmt.Sscanf(line, "blocks %d %d", new(int64), &told); err != nil {
+			return fmt.Errorf("%s: %q: %w", list, line, err)
+		}
+	}
+	f, err := os.Open(device)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	shown, err := load.CheckBlocks(func(p []byte, off int64) error {
+		_, err := f.ReadAt(p, n[0]+off)
+		return err
+	}, uint64(n[2]), n[1], told)
+	if err == nil {
+		fmt.Printf("verified %s: %d changes, %d flushed\n", device, shown, told)
+	}
+	return err
 }
 
 // teller returns how to tell a line. It returns when the line is outside.
