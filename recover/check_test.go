@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"cawrm/aodi"
@@ -21,8 +22,24 @@ type patient struct {
 	meta format.Meta
 }
 
-// newPatient makes the healthy container of all tests: some segments of each kind, holes, zeroes, dead chunks, a mirror.
+// healthy is the image of newPatient's container, made once.
+var healthy struct {
+	sync.Once
+	image []byte
+}
+
+// newPatient is the healthy container of all tests: some segments of each kind, holes, zeroes, dead chunks, a mirror.
 func newPatient(t testing.TB) *patient {
+	t.Helper()
+	healthy.Do(func() { healthy.image = makePatient(t) })
+	p := &patient{t: t, d: newDisk(t)}
+	p.must(p.d.WriteCached(healthy.image, 0))
+	p.must(p.d.Sync())
+	p.load()
+	return p
+}
+
+func makePatient(t testing.TB) []byte {
 	t.Helper()
 	d := newDisk(t)
 	p := &patient{t: t, d: d}
@@ -45,8 +62,7 @@ func newPatient(t testing.TB) *patient {
 	p.must(v.WriteZeroes(90*chunk, 5*chunk, true, false))
 	p.must(v.Trim(80*chunk, 5*chunk, false))
 	p.must(v.Close())
-	p.load()
-	return p
+	return p.read(0, int(d.Size()))
 }
 
 func (p *patient) must(err error) {
