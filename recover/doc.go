@@ -1,8 +1,10 @@
 // Package recovery goes from bytes to state: it finds the newest checkpoint of a container, rolls the log
-// forward from there, checks a closed container, and shows a container to people.
+// forward from there, checks a closed container, shows a container to people, and derives again what is damaged.
 //
-// It stands below the volume and never imports it. Newest and Roll only read; what they find is applied by
-// the volume (package aodi) through the same code that applies live writes. Import it as
+// It stands below the volume and never imports it. Newest, Roll and Check only read; what Roll finds is applied by
+// the volume (package aodi) through the same code that applies live writes. Repair and Rescue (repair.go) do not use
+// the volume's maps either: they work on an overlay in memory, which only Repair puts on the disk, and only after
+// Check has found it better. Import it as
 //
 //	recovery "cawrm/recover"
 //

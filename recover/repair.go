@@ -174,6 +174,7 @@ type Rescued struct{ Found, Lost []string }
 // mender is one repair under way. One goroutine.
 type mender struct {
 	d      *disk.Overlay
+	size   int64 // before anything grew
 	c      *Container
 	geo    format.Geometry
 	how    mode
@@ -189,7 +190,8 @@ type mender struct {
 	whole   bool              // these are made anew
 	rolled  Rolled
 	barred  bool        // what was mended kept the volume from being opened
-	used    *bitmap     // chunks that something refers to
+	before  *bitmap     // chunks that something referred to
+	used    *bitmap     // chunks that something refers to now
 	mapped  uint64      // logical chunks that are not holes
 	meta    format.Meta // the new checkpoint
 	w       *metaWriter
@@ -204,7 +206,7 @@ func (m *mender) cannot(text string, args ...any) {
 
 // mend does the whole repair on an overlay.
 func mend(d *disk.Overlay, how mode) (*mender, error) {
-	m := &mender{d: d, how: how, rescue: how == forRescue, leaves: map[uint64][]byte{}}
+	m := &mender{d: d, size: d.Size(), how: how, rescue: how == forRescue, leaves: map[uint64][]byte{}}
 	if err := m.find(); err != nil {
 		return nil, err
 	}

@@ -2,9 +2,11 @@ package recovery_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"cawrm/aodi"
@@ -197,6 +199,43 @@ func TestRepairMendsEachDamage(t *testing.T) {
 			mustHold(t, p.d, "used after the repair")
 			sameContent(t, "used after the repair", content(t, p.d), after)
 		})
+	}
+}
+
+// fixed is a disk that cannot grow.
+type fixed struct{ disk.Disk }
+
+func (fixed) Fixed() bool { return true }
+
+func (f fixed) Grow(n int64) error {
+	if n > f.Size() {
+		return fmt.Errorf("grow to %d: %w", n, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// On a device that has no room behind the last segment, a repair uses free ones, and never one of which only a damaged row
+// says that it is free.
+func TestRepairOfADeviceThatIsFull(t *testing.T) {
+	p := newPatient(t)
+	want := content(t, p.d)
+	p.setRow(p.segment(sealedLog), func(r *format.SegmentRow) { *r = format.SegmentRow{} })
+	p.flip(int64(p.meta.MapRoot.Phys())*chunk + 5)
+	image := p.read(0, int(p.geo.Bytes(p.meta.Segments)))
+	for left := range int64(5) { // segments of room behind the last
+		q := &patient{t: t, d: newDisk(t)}
+		q.must(q.d.WriteCached(image, 0))
+		q.must(q.d.Grow(int64(len(image)) + left*p.geo.SegmentBytes()))
+		rep, err := recovery.Repair(fixed{q.d}, recovery.CheckOptions{})
+		switch {
+		case left < 4 && errors.Is(err, syscall.ENOSPC):
+			t.Logf("%d free: %v", left, err)
+		case err != nil || rep.After == nil:
+			t.Errorf("%d free: %v, %+v", left, err, rep)
+		default:
+			t.Logf("%d free: repaired, %d violations remain", left, rep.After.Total())
+			sameContent(t, "repaired", content(t, q.d), want)
+		}
 	}
 }
 

@@ -31,39 +31,37 @@ func newMetaWriter(m *mender) *metaWriter {
 	return &metaWriter{m: m, rows: m.rows, fresh: map[uint32]bool{}, seg: noSegment, pages: map[format.Phys][]byte{}}
 }
 
-// take finds a segment that neither checkpoint refers to. Errors: ENOSPC.
+// take finds a segment that neither checkpoint refers to, also when a row says wrongly that it is free. Errors: ENOSPC.
 func (w *metaWriter) take() (uint32, error) {
-	m, old := w.m, &w.m.c.Meta
-	for n := uint32(len(w.rows)); ; n++ {
-		held := n == old.Log.Next || n == old.MetaNext || n == m.meta.Log.Next || n == m.meta.Log.Segment || w.fresh[n] || slices.Contains(m.rolled.Passed, n)
-		if !held && w.room(n) {
-			w.fresh[n] = true
-			return n, nil
+	n := uint32(len(w.rows))
+	for w.held(n) {
+		n++
+	}
+	for i := uint32(0); !w.room(n); i++ { // the end is reached: one of those that are free
+		if int(i) == len(w.m.known) {
+			return 0, fmt.Errorf("%s: a repair needs a free segment, and there is none: %w", w.m.d.Name(), syscall.ENOSPC)
 		}
-		if !held {
+		if live, _ := w.m.before.live(w.m.geo, i); w.m.known[i] && w.rows[i].State == format.SegmentFree && live == 0 && !w.held(i) {
+			n = i
 			break
 		}
 	}
-	for i, row := range w.rows {
-		n := uint32(i)
-		live, _ := m.used.live(m.geo, n)
-		if row.State == format.SegmentFree && m.known[i] && live == 0 && !w.fresh[n] && !slices.Contains(m.rolled.Passed, n) &&
-			n != old.Log.Segment && n != old.Log.Next && n != m.meta.Log.Next && n != old.MetaSegment && n != old.MetaNext && m.free(n) {
-			w.fresh[n] = true
-			return n, nil
-		}
-	}
-	return 0, fmt.Errorf("%s: a repair needs a free segment, and there is none: %w", m.d.Name(), syscall.ENOSPC)
+	w.fresh[n] = true
+	return n, nil
 }
 
-// room tells whether the container may grow to hold segment n.
+// held tells whether a checkpoint names the segment, or the log leads through it.
+func (w *metaWriter) held(n uint32) bool {
+	old, now := &w.m.c.Meta, &w.m.meta
+	return w.fresh[n] || slices.Contains(w.m.rolled.Passed, n) ||
+		slices.Contains([]uint32{old.Log.Segment, old.Log.Next, old.MetaSegment, old.MetaNext, now.Log.Segment, now.Log.Next}, n)
+}
+
+// room tells whether the container may grow to hold segment n. What is kept in memory always may.
 func (w *metaWriter) room(n uint32) bool {
 	m, end := w.m, w.m.geo.Bytes(uint64(n)+1)
-	return !(m.d.Fixed() && end > m.d.Size() && !m.rescue) && !(m.meta.Capacity > 0 && end > m.meta.Capacity && !m.rescue)
+	return m.rescue || !(m.d.Fixed() && end > m.size) && !(m.meta.Capacity > 0 && end > m.meta.Capacity)
 }
-
-// free tells whether the checkpoint that counts has the segment free, too.
-func (m *mender) free(seg uint32) bool { return uint64(seg) < m.c.Meta.Segments }
 
 // page gives a page its place and returns the reference.
 func (w *metaWriter) page(tree uint32, level uint8, index uint64, b []byte) (format.Ref, error) {
@@ -132,7 +130,8 @@ func (w *metaWriter) read(r format.Ref) []byte {
 
 // writeTrees places the forward map and the catalog, counts what refers to what, and places the segment table.
 func (m *mender) writeTrees(catalogAnew bool) error {
-	m.used = &bitmap{}
+	m.countBefore()
+	m.used, m.mapped = &bitmap{}, 0
 	var err error
 	if m.meta.MapRoot, err = m.place(int(m.meta.MapHeight)-1, 0, m.meta.MapRoot, m.changed()); err != nil {
 		return err
@@ -150,17 +149,36 @@ func (m *mender) writeTrees(catalogAnew bool) error {
 		m.count(int(s.Height)-1, s.Root, false)
 	}
 	if m.meta.Log.Segment == noSegment {
-		if m.meta.Log.Segment, err = m.w.take(); err == nil {
-			m.meta.Log.Next, err = m.w.take()
+		var seg, next uint32
+		if seg, err = m.w.take(); err == nil {
+			next, err = m.w.take()
 		}
 		if err != nil {
 			return err
 		}
+		m.meta.Log.Segment, m.meta.Log.Next = seg, next
 		for _, seg := range []uint32{m.meta.Log.Segment, m.meta.Log.Next} {
 			*m.w.row(seg) = format.SegmentRow{}
 		}
 	}
 	return m.placeRows()
+}
+
+// countBefore notes what the old trees and the changed leaves lead to: no page may be put there.
+func (m *mender) countBefore() {
+	m.used = &bitmap{}
+	m.count(int(m.c.Meta.MapHeight)-1, m.c.Meta.MapRoot, true)
+	for _, s := range m.catalog.Snapshots {
+		m.count(int(s.Height)-1, s.Root, false)
+	}
+	for _, b := range m.leaves {
+		for slot := range format.RefsPerPage {
+			if r := refAt(b, slot); m.w.good(r) {
+				m.used.set(r.Phys())
+			}
+		}
+	}
+	m.before = m.used
 }
 
 func (m *mender) placeCatalog() error {
