@@ -17,7 +17,7 @@ import (
 //	meta chunk       from the other one; the log rolls forward, also across the place of a checkpoint that is lost
 //	segment table    states from the batches in the segments, live counts from walking the maps
 //	counts           from walking the maps
-//	forward map      from the whole log, when the log is whole and the map damaged or wrong; else it is said that it is not
+//	forward map      from that of the checkpoint before and the log behind it, else from the whole log, if that is whole
 //	catalog          from an earlier copy among the map pages
 //	summaries        from the headers of the segment's batches
 //

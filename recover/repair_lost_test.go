@@ -119,3 +119,20 @@ func TestRepairOfAMirror(t *testing.T) {
 		sameContent(t, "repaired", content(t, crashed), want)
 	}
 }
+
+// Pages of the map that the last checkpoint wrote are made anew also when the beginning of the log is lost, as it is for good
+// where segments are freed: the checkpoint before has them, and the log from there on.
+func TestRepairFromTheCheckpointBefore(t *testing.T) {
+	p := newPatient(t)
+	want := content(t, p.d)
+	p.flip(p.pageAt(p.meta.MapRoot, p.meta.MapHeight, 0) + 5)
+	p.flip(int64(p.meta.MapRoot.Phys())*chunk + 5)
+	p.flip(p.off(0, 0) + 100) // the first batch
+	got, found := rescue(t, p.d)
+	sameContent(t, "rescued", got, want)
+	rep, err := recovery.Repair(p.d, recovery.CheckOptions{})
+	if err != nil || rep.After == nil || rep.After.Broken[4] > 0 {
+		t.Fatalf("%v, %+v; a rescue found\n%s", err, rep, found)
+	}
+	sameContent(t, "repaired", content(t, p.d), want)
+}

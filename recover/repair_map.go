@@ -88,8 +88,8 @@ func (m *mender) inGap(leaf uint64) *gap {
 // errEnough ends a roll that has come as far as it should.
 var errEnough = errors.New("far enough")
 
-// rebuild makes the leaves of the gaps anew: all that the log ever said of them, up to the checkpoint. It needs the
-// whole log; the newest record of a chunk, a discard above all, may be in any batch of it.
+// rebuild makes the leaves of the gaps anew: what the checkpoint before says of them and the log behind it, or all that the log
+// ever said of them. That needs the whole log; the newest record of a chunk, a discard above all, may be in any batch.
 //
 // Memory: the leaves that are made anew, a page for each 2 MiB that was mapped there.
 func (m *mender) rebuild() error {
@@ -100,7 +100,7 @@ func (m *mender) rebuild() error {
 	err := m.history()
 	if err == nil {
 		for _, g := range m.gone {
-			m.did("%s: made anew from the log", g.name())
+			m.did("%s: made anew", g.name())
 		}
 		return nil
 	}
@@ -117,33 +117,63 @@ func (m *mender) rebuild() error {
 		"nothing was changed; `cawrm serve --rescue` shows the rest, a mirror has it all", m.d.Name(), len(m.gone), err)
 }
 
-// history applies the log from its first batch to the checkpoint to the gaps.
+// history makes the gaps anew from the checkpoint before and the log behind it, else from the whole log.
 func (m *mender) history() error {
 	if len(m.catalog.Snapshots) > 0 {
 		return errors.New("there are snapshots, whose maps the log does not hold")
 	}
+	if m.how != mapFromLog && m.older() {
+		return nil
+	}
+	clear(m.leaves)
 	start, err := m.firstBatch()
 	if err != nil {
 		return err
 	}
-	c := *m.c
-	c.Meta.Log, c.Meta.Incarnation = format.LogPlace{Segment: start, Seq: 1}, 0
-	to := &m.c.Meta.Log
-	last := format.LogPlace{Seq: 1}
+	return m.between(&format.Meta{Log: format.LogPlace{Segment: start, Seq: 1}})
+}
+
+// older takes the gaps from the map of the checkpoint before, if all of it is still there: its pages may be damaged as
+// well, being the same ones, or have been written over.
+func (m *mender) older() bool {
+	at, diskErr, err := readMeta(m.d, int(1-m.c.Meta.Seq%2))
+	if diskErr != nil || err != nil || at.Container != m.c.Super.Container || at.Seq >= m.c.Meta.Seq || at.MapHeight != m.c.Meta.MapHeight {
+		return false
+	}
+	l := lookup{d: m.d, c: m.c, root: at.MapRoot, height: at.MapHeight}
+	for _, g := range m.gone {
+		for index := g.first; index < g.last; index++ {
+			b, err := l.leaf(index)
+			if err != nil {
+				return false
+			}
+			if b != nil {
+				m.leaves[index] = b
+			}
+		}
+	}
+	return m.between(&at) == nil
+}
+
+// between applies the log from a checkpoint to the one that counts to the gaps. It must be whole.
+func (m *mender) between(from *format.Meta) error {
+	c, to := *m.c, &m.c.Meta.Log
+	c.Meta.Log, c.Meta.Incarnation = from.Log, from.Incarnation
+	last := from.Log
 	r := newRoller(m.d, &c, nil)
 	r.bridge, r.blind = true, true
 	r.apply = func(h *format.BatchHeader, at Place) error {
 		if h.Seq >= to.Seq {
 			return errEnough
 		}
-		last.Seq = h.Seq + 1
+		last = r.at
 		return m.apply(h, at, true)
 	}
 	res, err := r.run()
 	switch {
 	case err != nil && !errors.Is(err, errEnough):
 		return err
-	case last.Seq != to.Seq:
+	case last.Seq != to.Seq || last.PrevCRC != to.PrevCRC:
 		return fmt.Errorf("batch %d of the log, of %d, is damaged or was cleaned away (segment %d chunk %d: %v)", res.Log.Seq, to.Seq-1,
 			res.Log.Segment, res.Log.Chunk, res.Stop)
 	}

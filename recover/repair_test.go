@@ -249,12 +249,12 @@ func TestRepairLeavesAlone(t *testing.T) {
 		{"a healthy one", func(*patient) {}, ""},
 		{"data", func(p *patient) { p.flip(int64(p.ref(105).Phys())*chunk + 9) }, ""},
 		{"both meta chunks", func(p *patient) { p.flip(chunk + 70); p.flip(2*chunk + 70) }, "no valid checkpoint"},
-		{"the map and the log", func(p *patient) {
-			p.flip(int64(p.meta.MapRoot.Phys())*chunk + 5)
+		{"a cold leaf of the map and the log", func(p *patient) {
+			p.flip(p.pageAt(p.meta.MapRoot, p.meta.MapHeight, 2) + 5)
 			p.flip(p.off(0, 0) + 100)
 		}, "the first batch of the log"},
-		{"the map and the middle of the log", func(p *patient) {
-			p.flip(int64(p.meta.MapRoot.Phys())*chunk + 5)
+		{"a cold leaf of the map and the middle of the log", func(p *patient) {
+			p.flip(p.pageAt(p.meta.MapRoot, p.meta.MapHeight, 2) + 5)
 			p.flip(p.off(p.segment(func(r format.SegmentRow) bool { return sealedLog(r) && r.MaxPosition > 200 }), 0) + 100)
 		}, "cleaned away"},
 	} {
