@@ -5,6 +5,7 @@
 # make bench-nbd     fio against cawrm, nbdkit and qemu-nbd
 # make soak HOURS=1  two sites for hours, with kills and cuts; nothing may grow
 # make check-format  gofmt
+# make fuzz          every fuzz target, FUZZTIME each (3m), one after the other
 # make clean
 
 GO      ?= go
@@ -22,7 +23,7 @@ ARGS ?=
 # Of soak; may be fractional.
 HOURS ?= 1
 
-.PHONY: build test setup check-format vet unit simulate whole sim demo bench-nbd soak clean
+.PHONY: build test setup check-format vet unit simulate whole sim demo bench-nbd soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/cawrm ./cmd/cawrm
@@ -66,6 +67,15 @@ bench-nbd: build
 
 soak: build
 	$(GO) run ./bench/soak --bin bin/cawrm --hours $(HOURS) $(ARGS)
+
+# In make test the corpora run as ordinary tests.
+FUZZTIME ?= 3m
+
+fuzz:
+	@set -e; for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -h -o '^func Fuzz[A-Za-z0-9]*' $$p/*_test.go | cut -d' ' -f2); do \
+			echo "== $$p $$f"; nice $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -parallel 1 $$p; \
+		done; done
 
 clean:
 	rm -rf bin tmp

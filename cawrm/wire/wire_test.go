@@ -351,7 +351,7 @@ func fuzz(f *testing.F, allow wire.Set) {
 			b = reseal(bytes.Clone(b), control)
 		}
 		r := wire.NewReader(bytes.NewReader(b))
-		for {
+		for first := true; ; first = false {
 			got, err := decode(r, allow)
 			if err != nil {
 				return
@@ -370,6 +370,9 @@ func fuzz(f *testing.F, allow wire.Set) {
 			}
 			if err != nil {
 				t.Fatalf("decoded but not encodable: %v", err)
+			}
+			if first && !bytes.HasPrefix(b, again) {
+				t.Fatalf("decoded from other bytes than it encodes to:\n%x\n%x", b[:min(len(b), len(again))], again)
 			}
 			if got2, err := decode(wire.NewReader(bytes.NewReader(again)), all); err != nil || !cmp.Equal(got, got2) {
 				t.Fatalf("not the same again: %v\n%s", err, cmp.Diff(got, got2))
