@@ -313,8 +313,8 @@ func addEdits(f *testing.F) {
 		for mended := range 2 {
 			how := byte(2*t + mended)
 			f.Add([]byte{how})
-			for _, chunk := range []byte{0, 1, 2, 3, 5, 8, 20} {
-				for _, at := range []byte{8, 48, 80, 96, 112, 128, 200} {
+			for _, chunk := range []byte{1, 3, 8, 20} {
+				for _, at := range []byte{80, 96, 112, 200} {
 					f.Add([]byte{how, chunk, 2, at, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0})
 				}
 			}
