@@ -274,3 +274,38 @@ func TestReplayedAck(t *testing.T) {
 		m.Close()
 	})
 }
+
+// TestOneWaitsToReplace ensures that while a feed's commit takes long, one connection of the same source waits to replace
+// it, and any more are told so instead of waiting too.
+func TestOneWaitsToReplace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		v := newSource(t, 64)
+		d := &slowSync{Disk: newDisk(t, aodi.CreateOptions{Mirror: true})}
+		s := newSite(t, n, openVolume(t, d, aodi.Options{}))
+		m := startMirror(t, v, mirrorConfig(n))
+		write(t, v, 0, 1)
+		synced(t, v, m)
+		m.Close()
+		eventually(t, "the end of the feed", func() bool { return !s.peer.Status()[0].Connected },
+			func() any { return s.peer.Status() })
+
+		feeds := impostorOf(t, n, v, honest)
+		feeds.accepted()
+		d.wait.Store(int64(5 * time.Second))
+		feeds.say(wire.AppendBeat(nil), falseRecord(feeds.at, 1, true, asItIs))
+		time.Sleep(time.Second)
+		waits := impostorOf(t, n, v, func(h *wire.Hello) { h.DurablePtr++ })
+		time.Sleep(time.Second)
+		for range 3 {
+			more := impostorOf(t, n, v, func(h *wire.Hello) { h.DurablePtr++ })
+			if told := more.told(); told != wire.CodeBusy {
+				t.Errorf("told %v", told)
+			}
+			more.c.Close()
+		}
+		waits.accepted()
+		waits.c.Close()
+		feeds.c.Close()
+	})
+}

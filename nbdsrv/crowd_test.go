@@ -32,6 +32,20 @@ func TestOldestHandshakeGoes(t *testing.T) { // 18, 40
 	serving.write(0, []byte("u"), 0)
 }
 
+// TestConnectionLimitAtTheEnd ensures that clients which are in the handshake together do not get beyond MaxConns.
+func TestConnectionLimitAtTheEnd(t *testing.T) { // 18, 40
+	h := serve(t, nbdsrv.Config{MaxConns: 1}, two()...)
+	first, second, third := h.connect(3), h.connect(3), h.connect(3)
+	first.negotiate(compact, "")
+	second.refused(errPolicy, optGo, infoRequest(""))
+	third.send(optionBytes(optExportName, nil))
+	third.closed()
+	first.nc.Close()
+	eventually(t, "the place is free", func() bool { return h.s.Stats().Connections == 1 })
+	second.negotiate(structured, "")
+	second.write(0, []byte("x"), 0)
+}
+
 func (c *client) greets(flags byte) {
 	c.replies = map[uint64]*reply{}
 	c.send([]byte{0, 0, 0, flags})
