@@ -203,6 +203,7 @@ func (v *Volume) Commit() (Position, error) {
 	for i := range batches {
 		s := &batches[i]
 		if err := v.applyLocked(&s.hdr, s.segment, s.chunk); err != nil {
+			v.torn.Store(true)
 			return v.shown(), v.fail(err)
 		}
 		v.shownPlace, v.shownLogged = s.after, s.logged

@@ -36,7 +36,8 @@ func (e *CorruptError) Unwrap() error { return syscall.EIO }
 const readStep = 64
 
 // ReadAt fills p from byte off; any alignment. Every chunk is verified. Any goroutine.
-// Errors: EINVAL out of range, *CorruptError (EIO), the disk's. It works on a volume that failed, too.
+// Errors: EINVAL out of range, *CorruptError (EIO), the disk's. It works on a volume that failed, too, unless it is a mirror
+// that failed in the middle of showing an epoch.
 func (v *Volume) ReadAt(p []byte, off int64) error { return v.read(p, off, true) }
 
 // TryReadAt is ReadAt when all of it is in memory, else disk.ErrWouldBlock with p undefined.
@@ -48,6 +49,9 @@ func (v *Volume) read(p []byte, off int64, wait bool) error {
 	}
 	if v.isClosed() {
 		return ErrClosed
+	}
+	if v.torn.Load() {
+		return v.failure()
 	}
 	for len(p) > 0 {
 		lba, in := uint64(off/chunkSize), int(off%chunkSize)

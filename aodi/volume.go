@@ -126,6 +126,7 @@ type Volume struct {
 	sinceCheckpoint atomic.Int64 // bytes appended
 	corrupt         atomic.Uint64
 	failed          atomic.Pointer[error]
+	torn            atomic.Bool // an epoch is in the map in part, since the disk failed: nothing is read any more
 	closing         chan struct{}
 	closeOnce       sync.Once
 	wg              sync.WaitGroup
