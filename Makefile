@@ -1,5 +1,6 @@
 # make build         bin/cawrm, one static binary
 # make test          installs what is missing (as root, with apt-get), then runs every test
+# make sim-mutants   planted faults, each of which the simulation must find
 # make sim           random histories of a whole system; SEED=n RUNS=n replays
 # make demo          two sites, a slow link that is cut and healed, under a minute
 # make bench-nbd     fio against cawrm, nbdkit and qemu-nbd
@@ -23,7 +24,7 @@ ARGS ?=
 # Of soak; may be fractional.
 HOURS ?= 1
 
-.PHONY: build test setup check-format vet unit simulate whole sim demo bench-nbd soak fuzz clean
+.PHONY: build test setup check-format vet unit simulate whole sim sim-mutants demo bench-nbd soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/cawrm ./cmd/cawrm
@@ -44,13 +45,19 @@ unit:
 	bench/quiet.sh $(GO) test -race -v -timeout 10m $$($(GO) list ./... | grep -v -e '/bench/e2e$$' -e '/bench/lab$$')
 	bench/quiet.sh $(GO) test -v -run 'TestEveryIO$$' ./aodi # every I/O; under the race detector only a few
 
-# Fresh seeds, as many as fit, without the race detector: it is ten times slower, and unit has run some with it.
+# Fresh seeds, as many as fit, and all that ever failed. Without the race detector, which is ten times slower: unit has
+# run some with it.
 simulate:
-	SIM_SECONDS=$(CAWRM_SIM_SECONDS) bench/quiet.sh $(GO) test -v -count=1 -timeout 10m ./bench/sim
+	$(GO) run ./bench/sim/run -test TestSeedsThatFailed -p 1
+	$(GO) run ./bench/sim/run -seconds $(CAWRM_SIM_SECONDS) -v
 
 # From SEED on, RUNS histories; a fresh seed when none is given.
 sim:
-	SEED=$(SEED) RUNS=$(or $(RUNS),200) $(GO) test -v -count=1 -timeout 0 -run TestHistories ./bench/sim
+	$(GO) run ./bench/sim/run -seed $(or $(SEED),0) -runs $(or $(RUNS),200) -v
+
+# Plants faults, one at a time, and lets the simulation find them.
+sim-mutants:
+	$(GO) run ./bench/sim/mutants $(ARGS)
 
 # The built binary as a whole: third-party clients, two sites, SIGKILL, and a
 # real kernel in a virtual machine. One package after the other: they are

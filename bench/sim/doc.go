@@ -15,6 +15,7 @@
 //	twice     recovering twice gives what recovering once gave
 //	checker   recovery.Check agrees with every disk that a crash or a close has left
 //	read      clients read what they wrote, extents say what is a hole
+//	rot       a bit that flips at rest leaves what is right, or a refusal
 //	refused   a source that is another volume, or an old copy, is refused, and the mirror stays as it was
 //	drained   when all is well again, every mirror gets to the end
 //	error     an operation fails only when its disk has failed it
@@ -28,8 +29,14 @@
 //
 // # Replay
 //
-// The driver, the disks, the network and the identities follow from the seed. The order in which the scheduler runs
-// goroutines is nearly always the same with one processor, which is why the tests run with GOMAXPROCS 1, but Go picks
-// among ready cases of a select, among timers of one instant, and the order of a map by numbers of its own.
-// TestReplay measures how often two runs of a seed are the same to the last operation of a disk.
+// The driver, the disks, the network and the identities follow from the seed. So does the order of goroutines, when the
+// tests are built with package overlay (make sim, make test): Go's scheduler draws lots, for a select with several ready
+// cases, for timers of one instant and for the order of a map, and the overlay takes them from the seed, for goroutines of
+// the bubble alone. It also keeps goroutines from losing their processor because real time has passed. Together with
+// one processor and no garbage collection within a history, two runs of a seed are the same to the last operation of
+// each disk: TestReplay compares. A plain go test runs the same histories with lots of its own.
+//
+// # More operations
+//
+// What is built into the volume and the mirror later comes in as a line of the table in ops.go.
 package sim

@@ -191,12 +191,3 @@ func (n *node) inspect() {
 	}
 	w.count("checks", 1)
 }
-
-// reopen opens the volume on the bare disk, with nobody around.
-func (n *node) reopen() *aodi.Volume {
-	v, err := aodi.OpenOn(n.mem, aodi.Options{DurableInterval: time.Hour, CheckpointInterval: time.Hour})
-	if err != nil {
-		n.w.fatal("open", "%s: %v", n.name, err)
-	}
-	return v
-}

@@ -42,6 +42,8 @@ func init() {
 		{"weather", 50, (*world).opWeather},
 		{"cut", 40, (*world).opCut},
 		{"replay", 15, (*world).opReplay},
+		{"stranger", 4, (*world).opStranger},
+		{"old copy", 12, (*world).opOldCopy},
 	}
 }
 

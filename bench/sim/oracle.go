@@ -156,6 +156,7 @@ func (w *world) revive(n *node) bool {
 	if w.rng.IntN(4) == 0 && n.image == nil {
 		twice = w.recoverTwice(n)
 	}
+	w.keep(n)
 	if !n.boot() {
 		return false
 	}
@@ -192,9 +193,21 @@ func (w *world) recovered(n *node, end aodi.Position) {
 			w.fatal("ahead", "%s has shown %d, the source comes up at %d", m.name, m.floor, end)
 		}
 	}
+	if w.kept {
+		w.oldEnd = end
+	}
 	w.model.truncate(end)
 	w.flushed, w.known = end, end // it was shown: it must not go away any more
 	w.compare(n)
+}
+
+// alone opens a volume on a bare disk, with nobody around.
+func (w *world) alone(d *disk.Memory) (*aodi.Volume, error) {
+	v, err := aodi.OpenOn(d, aodi.Options{DurableInterval: time.Hour, CheckpointInterval: time.Hour})
+	if err == nil {
+		w.guests = append(w.guests, func() { _ = v.Close() })
+	}
+	return v, err
 }
 
 // outcome is what a recovery gave.
@@ -212,7 +225,7 @@ func (w *world) recoverTwice(n *node) *outcome {
 	defer func() { d.Free() }()
 	var first aodi.Position
 	for i := range 2 {
-		v, err := aodi.OpenOn(disk.Disk(d), aodi.Options{DurableInterval: time.Hour, CheckpointInterval: time.Hour})
+		v, err := w.alone(d)
 		if err != nil {
 			w.fatal("twice", "%s: recovery %d of a copy: %v", n.name, i+1, err)
 		}

@@ -47,6 +47,10 @@ type world struct {
 	flushed aodi.Position // the source's records below it survive whatever happens
 	known   aodi.Position // records below it are in the model in the order of the log
 	burst   *burst        // clients whose records are not in the model yet
+	old     *disk.Memory  // a copy of the source's disk, from before it came up at oldEnd
+	oldEnd  aodi.Position // 0: not known yet
+	kept    bool          // the copy is of the boot that is under way
+	guests  []func()      // what else must be stopped when a history ends early
 	said    []string
 	doing   string
 
@@ -202,6 +206,9 @@ func (w *world) free() {
 		}
 	}
 	w.net.Close()
+	for _, stop := range w.guests {
+		stop()
+	}
 	for _, n := range w.nodes {
 		if n.d != nil && !n.down {
 			_ = n.shutdown()
@@ -210,6 +217,9 @@ func (w *world) free() {
 		if n.image != nil {
 			n.image.Free()
 		}
+	}
+	if w.old != nil {
+		w.old.Free()
 	}
 }
 

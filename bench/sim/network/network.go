@@ -72,7 +72,7 @@ func (n *Network) Weather() Weather { n.mu.Lock(); defer n.mu.Unlock(); return n
 func (n *Network) Stats() Stats { n.mu.Lock(); defer n.mu.Unlock(); return n.stats }
 
 func (n *Network) wakeLocked() {
-	for c := range n.conns {
+	for _, c := range n.sortedLocked() {
 		c.cond.Broadcast()
 	}
 }
@@ -93,7 +93,7 @@ func (n *Network) Close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.weather = Weather{}
-	for c := range n.conns {
+	for _, c := range n.sortedLocked() {
 		c.end(false)
 	}
 }

@@ -1,0 +1,35 @@
+package sim
+
+import recovery "cawrm/recover"
+
+// rot flips a bit in a copy of a container that was closed in order. Whatever it hits, the volume opens with all that it
+// had or refuses to, and each chunk reads as it was written or not at all; nobody panics.
+func (w *world) rot(n *node) {
+	rng := w.split()
+	d := n.mem.Crash(rng)
+	defer d.Free()
+	at := d.Flip(rng)
+	_, _ = recovery.Check(d, recovery.CheckOptions{}) // what it says is tried by its own tests
+	v, err := w.alone(d)
+	if err != nil {
+		w.count("rotten containers refused", 1)
+		return
+	}
+	defer v.Close()
+	end, _ := v.Pointers()
+	if end != w.model.end {
+		w.fatal("rot", "%s: a bit flipped at byte %d: it opens at %d, not at %d", n.name, at, end, w.model.end)
+	}
+	b := w.buffer(chunkSize)
+	for _, win := range w.cfg.windows {
+		for lba := win.first; lba < win.first+win.count; lba++ {
+			if err := v.ReadAt(b, lba*chunkSize); err != nil {
+				w.count("rotten chunks refused", 1)
+				continue
+			}
+			if bad := w.unlike(b, lba, end); bad != "" {
+				w.fatal("rot", "%s: a bit flipped at byte %d: %s", n.name, at, bad)
+			}
+		}
+	}
+}
