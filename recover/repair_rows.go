@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"cawrm/aodi/format"
 )
@@ -186,8 +187,25 @@ func (m *mender) deriveRows() {
 			}
 			continue
 		}
-		*row = m.rowOf(seg)
+		if *row = m.rowOf(seg); m.reserved(seg) || slices.Contains(m.rolled.Passed, seg) {
+			*row = format.SegmentRow{} // what is there is of an earlier life
+		}
 	}
+}
+
+// reserved tells whether a checkpoint names the segment and nothing of its own is in it yet.
+func (m *mender) reserved(seg uint32) bool {
+	old, now := &m.c.Meta, &m.meta
+	return seg == now.Log.Next || seg == old.MetaNext || seg == now.Log.Segment && now.Log.Chunk == 0 || seg == old.MetaSegment && old.MetaChunk == 0
+}
+
+// empty tells whether a segment of which no row was read holds nothing: no reference leads there, no batch begins there, and
+// a summary that is there is of an earlier life.
+func (m *mender) empty(seg, live uint32) bool {
+	b := make([]byte, format.ChunkSize)
+	var h format.BatchHeader
+	return live == 0 && int(seg) < len(m.known) && !m.known[seg] &&
+		(m.d.ReadAt(b, int64(m.geo.Phys(seg, 0))*format.ChunkSize) != nil || h.Decode(b) != nil || h.Tag != m.c.Tag() || !m.past(&h))
 }
 
 // rowOf says what a segment is by its first batch, else by its summary.
