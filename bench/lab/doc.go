@@ -28,8 +28,9 @@
 //
 // # The replay of a log
 //
-// Every point is tried twice: the device as it was after the entry, and as it
-// may have been before, with any part of the writes since the last flush. Each
+// Every point is tried three times: the device as it was after the entry; with
+// a part of that write; and as it may have been before, with any part of the
+// writes since the last flush. Each
 // time `cawrm check` has to agree before the container is opened (and now and
 // then after), and blocks that were written in a fixed order must be what the
 // first n changes leave, n at least what was marked as flushed. The replay of

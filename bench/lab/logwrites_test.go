@@ -171,6 +171,9 @@ func (r *replay) run(data string) {
 		if mount[i] && r.told.made {
 			r.mounted = append(r.mounted, mountPoint{i, r.loose.Crash(r.rng), maps.Clone(r.told.files)})
 		}
+		if at[i] && e.Len > logSector {
+			r.crash(i, r.torn(i, e), "in the middle of it")
+		}
 		r.apply(i, e)
 		if at[i] {
 			r.crash(i, r.whole.Crash(r.rng), "after it")
@@ -179,7 +182,7 @@ func (r *replay) run(data string) {
 	close(r.checks)
 	r.wg.Wait()
 	r.compare(data)
-	t.Logf("%d entries, a crash before and after %d of them; %d flushes, %d writes; %d files and %d flushed changes of blocks were told",
+	t.Logf("%d entries, a crash before, in and after %d of them; %d flushes, %d writes; %d files and %d flushed changes of blocks were told",
 		len(r.log.Entries), len(at), r.flushes, r.writes, r.told.fileCount, r.told.blockCount())
 }
 
@@ -220,6 +223,24 @@ func (r *replay) apply(i int, e logEntry) {
 		r.flushes++
 		_ = r.loose.Sync()
 	}
+}
+
+// torn is the device with all entries so far and a first part of the next, or all but a first part. Chance alone
+// would hardly ever tear a batch and leave its header whole.
+func (r *replay) torn(i int, e logEntry) *disk.Memory {
+	r.t.Helper()
+	d := r.whole.Crash(r.rng)
+	b, err := r.log.Data(e)
+	cut := logSector * (1 + r.rng.Int64N(e.Len/logSector-1))
+	if off := e.Off; err == nil && r.rng.IntN(3) > 0 {
+		err = d.WriteCached(b[:cut], off)
+	} else if err == nil {
+		err = d.WriteCached(b[cut:], off+cut)
+	}
+	if err != nil {
+		r.t.Fatalf("entry %d: %v", i, err)
+	}
+	return d
 }
 
 // crash has one of the goroutines check a disk as it was left at entry i.
