@@ -30,8 +30,8 @@
 //
 // Every point is tried three times: the device as it was after the entry; with
 // a part of that write; and as it may have been before, with any part of the
-// writes since the last flush. Each
-// time `cawrm check` has to agree before the container is opened (and now and
+// writes since the last flush. So is the device right after each mark of
+// blocks. Each time `cawrm check` has to agree before the container is opened (and now and
 // then after), and blocks that were written in a fixed order must be what the
 // first n changes leave, n at least what was marked as flushed. The replay of
 // all must be what is on the device.

@@ -94,7 +94,7 @@ type replay struct {
 	loose *disk.Memory // the same, and what was not flushed can be lost
 	told  told
 
-	writes, flushes int
+	writes, flushes, marks int
 
 	checks  chan func()
 	wg      sync.WaitGroup
@@ -178,12 +178,16 @@ func (r *replay) run(data string) {
 		if at[i] {
 			r.crash(i, r.whole.Crash(r.rng), "after it")
 		}
+		if strings.HasPrefix(e.Mark, "blocks:") {
+			r.marks++
+			r.crash(i, r.loose.Crash(r.rng), "right after its mark")
+		}
 	}
 	close(r.checks)
 	r.wg.Wait()
 	r.compare(data)
-	t.Logf("%d entries, a crash before, in and after %d of them; %d flushes, %d writes; %d files and %d flushed changes of blocks were told",
-		len(r.log.Entries), len(at), r.flushes, r.writes, r.told.fileCount, r.told.blockCount())
+	t.Logf("%d entries, a crash before, in and after %d of them and after %d marks; %d flushes, %d writes; %d files and %d flushed changes of blocks were told",
+		len(r.log.Entries), len(at), r.marks, r.flushes, r.writes, r.told.fileCount, r.told.blockCount())
 }
 
 // choose draws n of the count entries from first on, spread over all, or takes all of them.
