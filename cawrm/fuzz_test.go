@@ -114,6 +114,9 @@ func FuzzPeer(f *testing.F) {
 	for _, how := range []byte{0, howMended, howWelcome, howMended | howWelcome} {
 		f.Add(append([]byte{how}, stream...))
 		f.Add(append([]byte{how}, helloFrame()...))
+		torn := append([]byte{how}, join(helloFrame(), records(0, 3, true))...)
+		torn[len(torn)-9] ^= 1 // of data, which the frame's checksum does not cover
+		f.Add(torn)
 		f.Add(append([]byte{how}, records(0, 1, true)...))
 		f.Add(append([]byte{how}, "GET / HTTP/1.1\r\n\r\n"...))
 		f.Add(append([]byte{how}, join(helloFrame(), helloFrame(), wire.AppendAck(nil, 3))...))
