@@ -37,6 +37,8 @@ func ParseURL(s string) (Target, error) {
 		return bad("%v", err)
 	case u.Hostname() == "":
 		return bad("no host")
+	case strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "["):
+		return bad("an IPv6 address stands in brackets, as [::1]")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return bad("only a host, a port and a NAME may stand in it")
 	}

@@ -33,7 +33,9 @@ func (l *Mirrors) Set(text string) error {
 		if l.has(id) {
 			return fmt.Errorf("%q: id %s is taken by another mirror; choose one with ID=", text, id)
 		}
-	} else if id = l.free(u.Hostname(), u.Host, u.Host+u.Path); id == "" {
+	} else if id = l.free(u.Hostname(), u.Host, u.Host+u.Path); id != "" && !validID(id) {
+		return fmt.Errorf("%q: no id can be made of %s; choose one with ID=", text, u.Host)
+	} else if id == "" {
 		return fmt.Errorf("%q: its ids are all taken by other mirrors; choose one with ID=", text)
 	}
 	*l = append(*l, Mirror{ID: id, URL: link})
@@ -58,6 +60,8 @@ func splitMirror(text string) (id, link string, u *url.URL, err error) {
 	switch name := strings.TrimPrefix(u.Path, "/"); {
 	case u.Hostname() == "":
 		return "", "", nil, fmt.Errorf("%q lacks the host; give %s", text, mirrorForm)
+	case strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "["):
+		return "", "", nil, fmt.Errorf("%q: an IPv6 address stands in brackets, as [::1]", text)
 	case u.Port() != "" && !validPort(u.Port()), strings.HasSuffix(u.Host, ":"):
 		return "", "", nil, fmt.Errorf("%q: port %q is not a number from 1 to 65535", text, u.Port())
 	case name == "":
