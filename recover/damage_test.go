@@ -38,7 +38,7 @@ func (p *patient) hurt(rng *rand.Rand) {
 // anything worse: what could be read before can be read after it, and means the same.
 func TestRandomDamageIsNeverShown(t *testing.T) {
 	rng := newRand(seedOf(t))
-	runs := 40
+	runs := 25
 	if testing.Short() {
 		runs = 30
 	}
