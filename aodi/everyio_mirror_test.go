@@ -127,6 +127,10 @@ func (x *trial) judgeMirror(err error) {
 }
 
 func (x *trial) mirrorGoesOn() {
+	// A commit that failed half-way leaves a map that is no cut: then it must not be read.
+	if failed := x.v.Status().Failed; failed != nil && errors.Is(x.v.ReadAt(make([]byte, chunk), 0), failed) {
+		return
+	}
 	x.isCut(x.v)
 	if x.v.Status().Failed == nil {
 		x.finish(x.v)
