@@ -86,5 +86,8 @@ func (w *world) finish() {
 		}
 		w.must(v.Close())
 		w.rot(n)
+		if w.rng.IntN(2) == 0 {
+			w.mend(n)
+		}
 	}
 }

@@ -77,6 +77,16 @@ func (m *model) at(lba int64, p aodi.Position) version {
 	return all[i-1]
 }
 
+// ever tells whether a chunk ever held that.
+func (m *model) ever(lba int64, c content) bool {
+	for _, v := range m.versions[lba] {
+		if v.content == c {
+			return true
+		}
+	}
+	return false
+}
+
 func (m *model) now(lba int64) version { return m.at(lba, m.end) }
 
 // after is what a data record makes of a chunk.
