@@ -70,6 +70,10 @@ func CreateOn(d disk.Disk, opt CreateOptions) error {
 
 // writeNew writes the fixed chunks, the super chunk last: before it is there, nothing is a container.
 func writeNew(d disk.Disk, geo format.Geometry, super *format.Super, meta *format.Meta) error {
+	// The heads' segments have space from the start: all others get theirs before a record is accepted that needs it.
+	if err := d.Reserve(0, geo.Bytes(firstMeta+1)); err != nil {
+		return err
+	}
 	if err := d.Grow(geo.Bytes(firstSegments)); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package aodi_test
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -153,5 +154,47 @@ func TestPostponedCheckpoints(t *testing.T) {
 	t.Log("postponed:", failed, "size before", before, "after", d.Size())
 	if d.Size() > before+20<<20 {
 		t.Errorf("the container went from %d to %d bytes", before, d.Size())
+	}
+}
+
+// TestWritesGoWhereSpaceIs ensures that nothing is written but where space was reserved before, from the first write of a new
+// container on: what was accepted finds its place on a disk that has become full.
+func TestWritesGoWhereSpaceIs(t *testing.T) {
+	d := newDisk(t, 1<<30)
+	var mu sync.Mutex
+	reserved := map[int64]bool{}
+	f := &disk.Faulty{Disk: d}
+	f.Rule = func(op disk.Op, off int64, n int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for at := off / chunk; at*chunk < off+int64(n); at++ {
+			if op == disk.OpWrite && !reserved[at] {
+				t.Errorf("chunk %d of the disk is written, and was never reserved", at)
+				return nil
+			}
+		}
+		return nil
+	}
+	f.After = func(op disk.Op, off int64, n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for at := off / chunk; at*chunk < off+int64(n); at++ {
+			reserved[at] = reserved[at] && op != disk.OpPunch || op == disk.OpReserve
+		}
+	}
+	create(t, f, 4<<20, 32)
+	v := open(t, f, quiet)
+	for i := range int64(1000) {
+		if err := v.WriteAt(stamped(uint64(i)+1), i%1024*chunk, i%50 == 0); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 == 0 {
+			if err := v.Checkpoint(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
