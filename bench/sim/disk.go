@@ -40,6 +40,7 @@ type simDisk struct {
 	failed   int  // operations that were failed in this life
 	starved  int  // for want of space
 	ops      int
+	unheld   int // writes that found no space, since nobody had reserved it
 	sleepers int
 	noSleep  bool // somebody may wait for a lock that is held over the disk: virtual time cannot pass then
 }
@@ -75,6 +76,10 @@ func (d *simDisk) TryReadAt(p []byte, off int64) error {
 func (d *simDisk) before(op disk.Op, off int64, n int) error {
 	d.mu.Lock()
 	err := d.chanceLocked(op, n)
+	if err == nil && op == disk.OpWrite && d.trouble.full && !d.n.holds(off, n) {
+		d.unheld++
+		err = fmt.Errorf("%s: write %d bytes at %d: %w", d.n.name, n, off, syscall.ENOSPC)
+	}
 	pace, sleep := d.paceLocked(op)
 	d.mu.Unlock()
 	d.n.w.note(d.n.name, string(op), off, n)
@@ -142,9 +147,10 @@ func (d *simDisk) paceLocked(op disk.Op) (yields int, sleep time.Duration) {
 	return d.rng.IntN(8), 0
 }
 
-func (d *simDisk) after(disk.Op, int64, int) {
+func (d *simDisk) after(op disk.Op, off int64, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.n.hold(op, off, n)
 	if d.late && !d.dead {
 		d.dieLocked()
 	}
@@ -193,6 +199,9 @@ func (d *simDisk) starving() bool {
 	defer d.mu.Unlock()
 	return d.starved > 0 || d.fixed
 }
+
+// overran tells whether something was written to space that was not reserved, on a full disk.
+func (d *simDisk) overran() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.unheld > 0 }
 
 func (d *simDisk) setTrouble(t trouble) { d.mu.Lock(); defer d.mu.Unlock(); d.trouble = t }
 

@@ -74,6 +74,7 @@ func (w *world) finish() {
 		if !n.closed {
 			continue
 		}
+		n.mem.DropCache()
 		v, err := w.alone(n.mem)
 		if err != nil {
 			w.fatal("open", "%s after it was closed in order: %v", n.name, err)

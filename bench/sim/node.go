@@ -20,7 +20,8 @@ type node struct {
 	from     *node   // its source; nil for the source of all
 	children []*node // its mirrors
 	mem      *disk.Memory
-	image    *disk.Memory // what the disk holds after the power loss that has ended the process
+	held     map[int64]bool // chunks of the disk that have space; the node's disk guards it
+	image    *disk.Memory   // what the disk holds after the power loss that has ended the process
 
 	d       *simDisk
 	host    *network.Host
@@ -34,6 +35,27 @@ type node struct {
 	down    bool          // no process
 	closed  bool          // the last process ended in order
 	trouble trouble
+}
+
+// hold notes that a range of the disk has space since the operation, or has no more.
+func (n *node) hold(op disk.Op, off int64, bytes int) {
+	has := op == disk.OpReserve || op == disk.OpWrite
+	if !has && op != disk.OpPunch {
+		return
+	}
+	for at := off / chunkSize; at*chunkSize < off+int64(bytes); at++ {
+		n.held[at] = has
+	}
+}
+
+// holds tells whether all of a range has space.
+func (n *node) holds(off int64, bytes int) bool {
+	for at := off / chunkSize; at*chunkSize < off+int64(bytes); at++ {
+		if !n.held[at] && !n.w.cfg.fixed {
+			return false
+		}
+	}
+	return true
 }
 
 // up tells that the process runs, as far as it knows.
@@ -122,7 +144,6 @@ func (n *node) shutdown() error {
 		h.Kill()
 	}
 	n.down = true
-	n.mem.DropCache()
 	return err
 }
 
@@ -137,7 +158,6 @@ func (n *node) bury() {
 func (n *node) mourn() {
 	n.down, n.closed = true, false
 	n.adopted = n.adopted && n.floor > 0
-	n.mem.DropCache() // as disk.OpenFile does before it reads anything
 	if n.image == nil {
 		return // the process died, not the machine: its page cache is still there
 	}

@@ -51,6 +51,9 @@ func (w *world) position(n *node) {
 	if n.d.isDead() {
 		return // whatever it says, nobody heard it
 	}
+	if n.d.overran() {
+		w.fatal("space", "%s: a write to a full disk found no space: nobody had reserved it", n.name)
+	}
 	if durable > end {
 		w.fatal("ahead", "V1: %s: durable_ptr %d is beyond end_ptr %d", n.name, durable, end)
 	}
@@ -149,6 +152,7 @@ func (w *world) revive(n *node) bool {
 		n.bury()
 	}
 	w.say("%s boots", n.name)
+	n.mem.DropCache() // as disk.OpenFile does before it reads anything
 	if w.rng.IntN(2) == 0 {
 		n.inspect()
 	}

@@ -75,7 +75,7 @@ func mustHold(t *testing.T, seed uint64, tl *tally) {
 	if f == nil {
 		return
 	}
-	t.Fatalf("seed %d\n  %s\n[%s] %s\n%s", seed, strings.Join(said[max(0, len(said)-40):], "\n  "), f.check, f.text, replay(seed))
+	t.Fatalf("seed %d\n  %s\n[%s] %s\n%s", seed, strings.Join(said[max(0, len(said)-int(number("LINES", 40))):], "\n  "), f.check, f.text, replay(seed))
 }
 
 func number(name string, otherwise uint64) uint64 {

@@ -110,14 +110,14 @@ func newWorld(t *testing.T, seed uint64, tl *tally) *world {
 		if w.cfg.fixed {
 			w.must(n.mem.Grow(w.cfg.limit))
 		}
-		w.must(aodi.CreateOn(n.mem, opt))
+		w.must(aodi.CreateOn(&disk.Faulty{Disk: n.mem, After: n.hold}, opt))
 		n.down = true
 	}
 	return w
 }
 
 func (w *world) node(name string) *node {
-	return &node{w: w, name: name, mem: disk.NewMemory(w.cfg.limit)}
+	return &node{w: w, name: name, mem: disk.NewMemory(w.cfg.limit), held: map[int64]bool{}}
 }
 
 // split is a stream of random numbers of its own, for somebody who draws at times that the driver does not set.
