@@ -187,7 +187,7 @@ func (d *simDisk) die(silent bool) {
 func (d *simDisk) light(n int, silent bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.fuse, d.silent = n, silent
+	d.fuse, d.silent, d.late = n, silent, false
 }
 
 func (d *simDisk) isDead() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.dead }
