@@ -127,6 +127,7 @@ func (x *trial) judgeMirror(err error) {
 }
 
 func (x *trial) mirrorGoesOn() {
+	_ = x.v.Flush() // what is still queued is written now, or has failed the volume
 	// A commit that failed half-way leaves a map that is no cut: then it must not be read.
 	if failed := x.v.Status().Failed; failed != nil && errors.Is(x.v.ReadAt(make([]byte, chunk), 0), failed) {
 		return

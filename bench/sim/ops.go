@@ -295,8 +295,9 @@ func (w *world) opRestart() {
 		return
 	}
 	w.close(n)
-	if n.down && w.rng.IntN(2) == 0 {
-		w.revive(n)
+	if n.down && w.rng.IntN(2) == 0 && w.revive(n) && w.rng.IntN(3) == 0 {
+		n.trouble = trouble{read: 1 + w.rng.IntN(8)} // now, when nothing of the maps was read yet
+		n.d.setTrouble(n.trouble)
 	}
 }
 
