@@ -32,6 +32,7 @@ type node struct {
 
 	floor   aodi.Position // a mirror: the highest position that it has shown; it never goes back
 	adopted bool          // a mirror has shown that it knows its source
+	looked  *aodi.Volume  // the volume that was compared when it had failed
 	down    bool          // no process
 	closed  bool          // the last process ended in order
 	trouble trouble

@@ -336,9 +336,9 @@ func (w *world) opBoot() {
 func (w *world) opDiskTrouble() {
 	n := w.someone()
 	var t trouble
-	switch w.rng.IntN(6) {
-	case 0:
-		t.read = 1 + w.rng.IntN(50)
+	switch w.rng.IntN(7) {
+	case 0, 6:
+		t.read = 1 + w.rng.IntN(1<<(1+w.rng.IntN(6)))
 	case 1:
 		t.write = 1 + w.rng.IntN(100)
 	case 2:

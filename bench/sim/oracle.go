@@ -72,6 +72,10 @@ func (w *world) position(n *node) {
 		n.d.mu.Unlock()
 	}
 	w.behind(n)
+	if n.v.Status().Failed != nil && n.looked != n.v {
+		n.looked = n.v
+		w.compare(n) // what a volume shows after it failed is soon gone
+	}
 }
 
 // behind holds a mirror's position against its source's.
@@ -88,6 +92,9 @@ func (w *world) behind(n *node) {
 func (w *world) compare(n *node) {
 	if n.v.Size() == 0 {
 		return // a mirror that does not know its source
+	}
+	if n.from == nil && n.v.Status().Failed != nil {
+		return // an operation that ended with EIO may be seen in part, until the volume is opened again
 	}
 	for range 5 {
 		p := n.end()
