@@ -198,8 +198,22 @@ func (m *Memory) Reserve(off, n int64) error { return m.Grow(off + n) }
 // Zero writes zeroes.
 func (m *Memory) Zero(off, n int64) error { return m.WriteCached(make([]byte, n), off) }
 
-// Punch writes zeroes, which a crash may undo.
-func (m *Memory) Punch(off, n int64) error { return m.Zero(off, max(0, min(n, m.Size()-off))) }
+// Punch writes zeroes, which a crash may undo, where anything else can be.
+func (m *Memory) Punch(off, n int64) error {
+	end := off + max(0, min(n, m.Size()-off))
+	for ; off < end; off += blockAlign {
+		m.mu.RLock()
+		touched := m.touched[off/blockAlign/64]&(1<<(off/blockAlign%64)) != 0
+		m.mu.RUnlock()
+		if !touched {
+			continue
+		}
+		if err := m.Zero(off, min(blockAlign, end-off)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Close does nothing: the content stays, for Crash and Copy.
 func (m *Memory) Close() error { return nil }
