@@ -90,8 +90,12 @@ func (v *Volume) openBatchLocked() (*batch, error) {
 			return nil, err
 		}
 		if b := v.batch; b != nil {
-			if len(b.hdr.Entries) == 0 {
-				b.hdr.Time = v.now().UnixNano() // it was opened for a record that did not come
+			if len(b.hdr.Entries) == 0 { // it was opened for a record that did not come
+				b.hdr.Time = v.now().UnixNano()
+				b.hdr.Flags &^= format.FlagJump
+				if v.jumpEnd > 0 {
+					b.hdr.Flags |= format.FlagJump
+				}
 			}
 			return b, nil
 		}
@@ -149,6 +153,9 @@ func (v *Volume) startBatchLocked(b *batch) {
 	if v.restart {
 		b.hdr.Flags, v.restart = format.FlagRestart, false
 	}
+	if v.jumpEnd > 0 {
+		b.hdr.Flags |= format.FlagJump
+	}
 	b.segment, b.chunk, b.phys = v.head.Segment, v.head.Chunk, v.geo.Phys(v.head.Segment, v.head.Chunk)
 	b.limit = min(left, format.MaxEntries)
 	b.written.Store(false)
@@ -184,11 +191,13 @@ func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 	if commit {
 		b.hdr.Flags |= format.FlagCommit
 	}
-	b.hdr.End, b.hdr.PrevCRC = v.logEnd, v.head.PrevCRC
+	b.hdr.End, b.hdr.PrevCRC = max(v.logEnd, v.jumpEnd), v.head.PrevCRC
 	crc := b.hdr.Encode(b.buf)
 	v.slots[b.chunk] = format.Entry{Kind: format.KindHeader}
 	v.head.PrevCRC, v.head.Seq, v.head.Chunk = crc, v.head.Seq+1, v.head.Chunk+b.hdr.Chunks()
-	v.sinceCheckpoint.Add(int64(b.hdr.Chunks()) * format.ChunkSize)
+	if v.sinceCheckpoint.Add(int64(b.hdr.Chunks())*format.ChunkSize) >= v.opt.CheckpointBytes {
+		v.ckpt.request()
+	}
 	v.ticket++
 	return write{batch: b, buf: b.buf[:int(b.hdr.Chunks())*format.ChunkSize],
 		off: int64(b.phys) * format.ChunkSize, ticket: v.ticket, end: b.hdr.End}, true
@@ -204,21 +213,21 @@ func (v *Volume) nextSegmentLocked() (waited bool, err error) {
 		return true, nil
 	}
 	v.mapMu.Lock()
-	after, err := v.segs.take(v.segmentLimit(), v.checkpointKeep())
+	after, written, err := v.segs.take(v.segmentLimit(), v.checkpointKeep())
 	v.mapMu.Unlock()
 	if err != nil {
 		return false, err
 	}
 	v.sealLocked()
 	v.head.Segment, v.head.Chunk, v.head.Next = v.head.Next, 0, after
-	v.ready.want(after, v.flushes.Swap(0) > zeroAheadFlushes)
+	v.ready.want(after, v.flushes.Swap(0) > zeroAheadFlushes && !written)
 	return false, nil
 }
 
 // sealLocked queues the summary of the head's segment. The segment's row says sealed when the map has its records.
 func (v *Volume) sealLocked() {
 	s := format.Summary{Kind: format.BatchLog, Tag: v.tag, Segment: v.head.Segment, Incarnation: v.incarnation,
-		MaxPosition: v.logEnd, Slots: v.slots}
+		MaxPosition: max(v.logEnd, v.jumpEnd), Slots: v.slots}
 	buf := directio.AlignedBlock(int(v.geo.SummaryChunks) * format.ChunkSize)
 	s.Encode(v.geo, buf)
 	clear(v.slots)

@@ -23,7 +23,7 @@ import (
 
 // checkpointer is the state of checkpoints.
 type checkpointer struct {
-	run sync.Mutex // one at a time
+	run turn // one at a time
 	seq uint64
 
 	space     sync.Mutex // one reserveMeta at a time
@@ -65,6 +65,7 @@ func (v *Volume) runCheckpoint() {
 	tick := time.NewTicker(min(v.opt.CheckpointInterval, 100*time.Millisecond))
 	defer tick.Stop()
 	last := v.now()
+	lastWrite, rested := last, false
 	for {
 		asked := false
 		select {
@@ -75,6 +76,9 @@ func (v *Volume) runCheckpoint() {
 		case <-tick.C:
 		}
 		bytes := v.sinceCheckpoint.Load()
+		if bytes > 0 {
+			lastWrite, rested = v.now(), false
+		}
 		due := bytes >= v.opt.CheckpointBytes || v.mapMemory() > v.opt.MapMemory/2 ||
 			bytes > 0 && v.now().Sub(last) >= v.opt.CheckpointInterval
 		if (asked || due) && v.failure() == nil {
@@ -84,19 +88,30 @@ func (v *Volume) runCheckpoint() {
 			v.room.Broadcast()
 			v.mu.Unlock()
 			last = v.now()
+		} else if bytes == 0 && !rested && v.now().Sub(lastWrite) >= restAfter && v.failure() == nil {
+			if err := v.rest(); err != nil {
+				v.log.Warn("space was not given back", "err", err)
+			}
+			rested = true
 		}
 	}
 }
 
 func (v *Volume) checkpoint(flags uint32) error {
-	v.ckpt.run.Lock()
-	defer v.ckpt.run.Unlock()
+	v.ckpt.run.take()
+	defer v.ckpt.run.give()
+	_, err := v.checkpointLocked(flags)
+	return err
+}
+
+// checkpointLocked is called with ckpt.run held, and returns what it wrote.
+func (v *Volume) checkpointLocked(flags uint32) (*frozen, error) {
 	if err := v.failure(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := v.reserveMeta(0); err != nil {
 		v.log.Warn("checkpoint postponed", "err", err)
-		return err
+		return nil, err
 	}
 	f, err := v.freeze(flags)
 	if err == nil {
@@ -110,10 +125,10 @@ func (v *Volume) checkpoint(flags uint32) error {
 	}
 	if err != nil {
 		// The generation is closed and its places are given out: only opening again gets back to a known state.
-		return v.fail(err)
+		return nil, v.fail(err)
 	}
 	v.settle(f)
-	return nil
+	return f, nil
 }
 
 // reserveMeta reserves the space that a checkpoint of the pages in memory and of ahead more needs. It runs beside a
@@ -158,7 +173,7 @@ func (v *Volume) nextReserveLocked(ahead int64) (seg uint32, next, enough bool, 
 	if need <= slots-int64(c.head.chunk)+slots*int64(1+len(c.spare)) {
 		return 0, false, true, nil
 	}
-	seg, err = v.segs.take(v.segmentLimit(), 0)
+	seg, _, err = v.segs.take(v.segmentLimit(), 0)
 	return seg, false, false, err
 }
 
@@ -169,13 +184,13 @@ const catalogSlack = format.MaxCatalog/chunkSize/8 + 4
 func (v *Volume) flip(m *format.Meta) error {
 	b := make([]byte, chunkSize)
 	m.Encode(b)
-	if err := v.d.Sync(); err != nil {
+	if err := v.syncer.sync(); err != nil {
 		return err
 	}
 	if err := v.d.WriteCached(b, int64(1+m.Seq%2)*chunkSize); err != nil {
 		return err
 	}
-	return v.d.Sync()
+	return v.syncer.sync()
 }
 
 // settle makes the references lead to the disk and gives back the memory of the frozen pages. Higher levels go
@@ -196,21 +211,7 @@ func (v *Volume) settle(f *frozen) {
 		v.arena.release(p.page)
 	}
 	v.ckpt.head = f.head
-	for _, seg := range f.dead {
-		v.pages.forget(seg)
-	}
 	v.mapMu.Unlock()
-	for _, seg := range f.dead { // still held, so nothing new can be there yet
-		if err := v.d.Punch(int64(v.geo.Phys(seg, 0))*chunkSize, v.geo.SegmentBytes()); err != nil {
-			v.log.Warn("space of a free segment was not given back", "segment", seg, "err", err)
-		}
-	}
-	v.mapMu.Lock()
-	for _, seg := range f.dead {
-		delete(v.segs.taken, seg)
-	}
-	v.mapMu.Unlock()
-	v.mu.Lock()
-	v.room.Broadcast()
-	v.mu.Unlock()
+	v.reclaim(append(f.dead, f.void...))
+	v.punch(max(2*f.opened, minKept))
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"cawrm/aodi/disk"
 	"cawrm/aodi/format"
 )
 
@@ -184,4 +185,29 @@ func (v *Volume) WaitDurable(ctx context.Context, above format.Position) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// turn is a lock that is held over writes and syncs. Who waits for it waits as one waits for the disk: on a channel.
+type turn chan struct{}
+
+func newTurn() turn  { return make(turn, 1) }
+func (t turn) take() { t <- struct{}{} }
+func (t turn) give() { <-t }
+
+// syncer syncs the disk for all who need it, one after the other. A sync that failed has lost what nobody knows, of
+// everybody's writes, and the next one succeeds as if nothing were: so none does any more. Were two to run at once, one
+// could succeed over what the other has lost, and a checkpoint would lead to pages that are not there.
+type syncer struct {
+	d    disk.Disk
+	turn turn
+	err  error // guarded by turn
+}
+
+func (s *syncer) sync() error {
+	s.turn.take()
+	defer s.turn.give()
+	if s.err == nil {
+		s.err = s.d.Sync()
+	}
+	return s.err
 }

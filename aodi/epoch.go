@@ -48,7 +48,7 @@ func (v *Volume) setIdentity(volume format.UUID, size int64, lineage []format.Li
 	}
 	v.volume, v.hasIdentity = volume, true
 	v.catalog.Lineage = append([]format.Lineage(nil), lineage...)
-	v.fwd.height = heightFor(uint64(size/chunkSize), format.RefsPerPage)
+	v.main.tree.height = heightFor(uint64(size/chunkSize), format.RefsPerPage)
 	v.size.Store(size)
 	return nil
 }
@@ -59,7 +59,7 @@ func (v *Volume) clearIdentity() {
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
 	v.volume, v.hasIdentity, v.catalog.Lineage = format.UUID{}, false, nil
-	v.fwd.height = 1
+	v.main.tree.height = 1
 	v.size.Store(0)
 }
 
@@ -76,6 +76,9 @@ func (v *Volume) Stage(b *LogBatch, commit bool) error {
 	}
 	if err := v.throttle(); err != nil {
 		return err
+	}
+	if b.Jump {
+		return v.stageJump(b, commit)
 	}
 	data := b.Data
 	for i, e := range b.Entries {
@@ -102,16 +105,27 @@ func (v *Volume) checkStage(b *LogBatch) error {
 		return fmt.Errorf("%s: epoch at position %d: %s: %w", v.d.Name(), b.First, fmt.Sprintf(format, args...), syscall.EINVAL)
 	}
 	v.mu.Lock()
-	at := v.logEnd
+	at, jump := v.logEnd, v.jumpEnd
+	v.mapMu.RLock()
+	begun := v.coming != nil && !v.coming.whole
+	v.mapMu.RUnlock()
+	middle := v.wholeEpochsLocked() < len(v.staged) || v.batch != nil && len(v.batch.hdr.Entries) > 0
 	v.mu.Unlock()
-	if b.First != at {
+	switch {
+	case b.First != at:
 		return bad("does not follow %d", at)
-	}
-	if b.End < b.First || b.End-b.First < Position(len(b.Entries)) || len(b.Entries) == 0 {
+	case jump > 0 && (!b.Jump || b.End != jump), jump == 0 && b.Jump && middle:
+		return bad("up to %d: it comes in the middle of another one, up to %d", b.End, max(jump, at))
+	case begun && !b.Jump:
+		return bad("a jump epoch was begun, and must be ended first")
+	case b.End <= b.First, !b.Jump && (b.End-b.First < Position(len(b.Entries)) || len(b.Entries) == 0):
 		return bad("%d records cannot end at %d", len(b.Entries), b.End)
 	}
 	chunks, data := uint64(v.Size()/chunkSize), b.Data
 	for i, e := range b.Entries {
+		if e.Birth < b.First || e.Birth >= b.End {
+			return bad("record %d was born at %d, not before %d", i, e.Birth, b.End)
+		}
 		if e.Count == 0 || e.LBA >= chunks || uint64(e.Count) > chunks-e.LBA {
 			return bad("record %d of %d chunks at %d lies outside the volume of %d", i, e.Count, e.LBA, chunks)
 		}
@@ -177,9 +191,11 @@ func (v *Volume) closeStagedLocked(commit bool) error {
 	return nil
 }
 
-// Commit makes all whole epochs that are staged durable, then shows them, and returns end_ptr. Beside Stage; one
-// goroutine at a time. Errors: the volume's failure.
+// Commit makes all whole epochs that are staged durable, then shows them, and returns end_ptr. Beside Stage. Errors: the
+// volume's failure.
 func (v *Volume) Commit() (Position, error) {
+	v.commit.take()
+	defer v.commit.give()
 	v.mu.Lock()
 	n := v.wholeEpochsLocked()
 	if n == 0 {
@@ -192,7 +208,7 @@ func (v *Volume) Commit() (Position, error) {
 		return v.shown(), v.fail(err)
 	}
 	for i := range batches { // an epoch is shown as a whole: a page that cannot be read is found before
-		if err := v.warmEntries(batches[i].hdr.Entries); err != nil {
+		if err := v.warmEntries(v.main, batches[i].hdr.Entries); err != nil {
 			return v.shown(), err
 		}
 	}
@@ -202,7 +218,7 @@ func (v *Volume) Commit() (Position, error) {
 	defer v.mapMu.Unlock()
 	for i := range batches {
 		s := &batches[i]
-		if err := v.applyLocked(&s.hdr, s.segment, s.chunk); err != nil {
+		if err := v.showStagedLocked(s); err != nil {
 			v.torn.Store(true)
 			return v.shown(), v.fail(err)
 		}
@@ -211,6 +227,20 @@ func (v *Volume) Commit() (Position, error) {
 	v.staged = append([]stagedBatch(nil), v.staged[n:]...)
 	v.dur.notify()
 	return v.shown(), nil
+}
+
+func (v *Volume) showStagedLocked(s *stagedBatch) error {
+	if s.hdr.Flags&format.FlagJump != 0 {
+		if err := v.enterLocked(s.segment); err != nil {
+			return err
+		}
+		return v.showComingLocked(s.hdr.End)
+	}
+	if err := v.applyLocked(v.main, &s.hdr, s.segment, s.chunk); err != nil {
+		return err
+	}
+	v.setShown(s.hdr.End)
+	return nil
 }
 
 func (v *Volume) wholeEpochsLocked() int {
@@ -222,7 +252,8 @@ func (v *Volume) wholeEpochsLocked() int {
 	return 0
 }
 
-// Unstage forgets what was staged after the last whole epoch, because the link broke in the middle of one. Not beside Stage.
+// Unstage forgets what was staged after the last whole epoch, because the link broke in the middle of one; but what a jump
+// epoch has brought stays, for the next connection to go on with. Not beside Stage.
 func (v *Volume) Unstage() error {
 	if v.role != RoleMirror {
 		return nil
@@ -232,6 +263,10 @@ func (v *Volume) Unstage() error {
 	if err := v.failure(); err != nil && !errors.Is(err, ErrClosed) {
 		return err
 	}
+	if v.jumpEnd > 0 {
+		v.suspendJumpLocked()
+		return nil
+	}
 	n := v.wholeEpochsLocked()
 	if v.batch == nil && n == len(v.staged) {
 		return nil
@@ -239,6 +274,7 @@ func (v *Volume) Unstage() error {
 	if err := v.closeStagedLocked(false); err != nil {
 		return err
 	}
+	v.voidLocked(v.staged[n:], v.staged[:n])
 	v.logEnd, v.logged = v.shown(), v.shownLogged
 	if n > 0 {
 		v.logEnd, v.logged = v.staged[n-1].hdr.End, v.staged[n-1].logged
@@ -246,4 +282,21 @@ func (v *Volume) Unstage() error {
 	v.staged = v.staged[:n]
 	v.restart = true
 	return nil
+}
+
+// voidLocked remembers the segments that hold nothing but batches which were given up, to free them when recovery does not
+// come through them any more. The head's will be used further.
+func (v *Volume) voidLocked(given, kept []stagedBatch) {
+	for i := range given {
+		s := given[i].segment
+		used := s == v.head.Segment || s == v.shownPlace.Segment
+		for j := range kept {
+			used = used || kept[j].segment == s
+		}
+		if n := len(v.voids); !used && (n == 0 || v.voids[n-1].segment != s) {
+			v.voids = append(v.voids, voidSegment{s, given[i].hdr.Seq})
+		} else if !used {
+			v.voids[n-1].seq = given[i].hdr.Seq
+		}
+	}
 }

@@ -2,6 +2,8 @@ package aodi
 
 import (
 	"errors"
+	"maps"
+	"slices"
 
 	"cawrm/aodi/format"
 )
@@ -17,6 +19,9 @@ type frozen struct {
 	batches []metaBatch
 	seals   []metaSeal
 	dead    []uint32
+	void    []uint32 // held, free, and of no use any more
+	opened  int      // segments since the checkpoint before
+	gen     uint64
 	ticket  uint64
 	head    metaHead
 }
@@ -45,8 +50,10 @@ type metaSeal struct {
 func (v *Volume) freeze(flags uint32) (*frozen, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.role == RolePrimary {
-		v.closeBatchLocked(true)
+	// What a jump epoch has brought is in a map, like what a client writes, so the log must be durable up to there.
+	jump := v.jumpEnd > 0
+	if v.role == RolePrimary || jump && v.batch != nil && len(v.batch.hdr.Entries) > 0 {
+		v.closeBatchLocked(v.role == RolePrimary)
 	}
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
@@ -54,7 +61,7 @@ func (v *Volume) freeze(flags uint32) (*frozen, error) {
 	f := &frozen{ticket: v.ticket, head: v.ckpt.head}
 	f.head.slots = append([]format.Entry(nil), f.head.slots...)
 	v.sinceCheckpoint.Store(0)
-	if v.role == RolePrimary {
+	if v.role == RolePrimary || jump {
 		v.shownPlace, v.shownLogged = v.head, v.logged
 	}
 	// The head may have moved on to a segment that no record has come to yet.
@@ -66,6 +73,7 @@ func (v *Volume) freeze(flags uint32) (*frozen, error) {
 		return nil, err
 	}
 	if err = v.collectDeadLocked(f); err == nil {
+		v.collectVoidLocked(f)
 		err = v.placePagesLocked(f)
 	}
 	if err != nil {
@@ -94,26 +102,59 @@ func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
 		count, free = count-1, free-1
 	}
 	return format.Meta{Flags: flags, Seq: v.ckpt.seq, Container: v.super.Container, Volume: v.volume, Size: v.Size(),
-		Position: v.shown(), Time: v.now().UnixNano(), MapRoot: v.fwd.root, MapHeight: uint32(v.fwd.height),
+		Position: v.shown(), Time: v.now().UnixNano(), MapRoot: v.main.tree.root, MapHeight: uint32(v.main.tree.height),
 		SegRoot: v.segs.tree.root, SegHeight: segmentTreeHeight, Segments: count, Free: free,
-		Log: v.shownPlace, Incarnation: v.incarnation, Logged: v.shownLogged, Mapped: uint64(v.mapped),
+		Log: v.shownPlace, Incarnation: v.incarnation, Logged: v.shownLogged, Mapped: uint64(v.main.mapped),
 		MetaSegment: f.head.segment, MetaChunk: f.head.chunk, MetaNext: f.head.next,
-		Catalog: v.catalogRef, CatalogLen: uint32(len(f.catalog)), Capacity: v.capacity}
+		Catalog: v.catalogRef, CatalogLen: uint32(len(f.catalog)), Capacity: v.capacity,
+		HistoryFl: v.HistoryFloor(), TrimFloor: v.HistoryFloor(), Jump: v.coming.meta()}
 }
 
-// collectDeadLocked makes the rows of dead segments free. Only segments of map pages: records of the log are what
-// a mirror that was away, or is yet to come, is brought up with.
+// sweepRows bounds how many rows of an earlier life one checkpoint looks at.
+const sweepRows = 16 * format.RowsPerPage
+
+// collectDeadLocked makes the rows of dead segments free, but those that a cut needs, and the log's youngest. With a
+// segment of the log go superseded records and discards, so the floor rises over it (V5) before it can be used again.
 func (v *Volume) collectDeadLocked(f *frozen) error {
-	for seg := range v.segs.dead {
+	if err := v.segs.lookBack(sweepRows); err != nil {
+		return err
+	}
+	for _, seg := range slices.Sorted(maps.Keys(v.segs.dead)) {
+		r, err := v.segs.row(seg)
+		if err != nil {
+			return err
+		}
+		if v.segs.recentLog(r) || v.segs.held(seg, r) {
+			continue
+		}
+		if r.Kind == format.BatchLog {
+			v.raiseFloor(min(r.MaxPosition, v.shown()))
+		}
 		f.dead = append(f.dead, seg)
 		v.segs.taken[seg] = true // until the flip is durable
-	}
-	for _, seg := range f.dead {
 		if err := v.segs.release(seg); err != nil {
 			return err
 		}
 	}
+	f.opened, v.segs.fresh = v.segs.fresh, 0
 	return nil
+}
+
+// raiseFloor is called with mapMu held.
+func (v *Volume) raiseFloor(p Position) { v.floor.Store(max(v.floor.Load(), uint64(p))) }
+
+// collectVoidLocked finds segments of a mirror that hold nothing but batches of epochs that were given up. Recovery's way
+// leads through them until a checkpoint stands behind them.
+func (v *Volume) collectVoidLocked(f *frozen) {
+	kept := v.voids[:0]
+	for _, s := range v.voids {
+		if s.seq < v.shownPlace.Seq {
+			f.void = append(f.void, s.segment)
+		} else {
+			kept = append(kept, s)
+		}
+	}
+	v.voids = kept
 }
 
 // placePagesLocked gives every page of the generation, and the catalog, its place. Placing changes rows of the
@@ -127,12 +168,14 @@ func (v *Volume) placePagesLocked(f *frozen) error {
 		info := v.arena.info[page]
 		p := &frozenPage{page: page, tree: info.tree, level: info.level, index: info.index}
 		f.pages = append(f.pages, p)
-		if info.old.HasData() {
+		if shared, err := v.sharedPage(&info); err != nil {
+			return err
+		} else if info.old.HasData() && !shared {
 			if err := v.dropPageLocked(info.old); err != nil {
 				return err
 			}
 		}
-		if p.level == 0 && p.tree == &v.fwd && isZero(v.arena.page(page)) {
+		if p.level == 0 && p.tree.id == treeMap && isZero(v.arena.page(page)) {
 			continue // an empty leaf is none
 		}
 		if err := v.placeLocked(f, p); err != nil {
@@ -205,7 +248,7 @@ func (v *Volume) nextMetaSegmentLocked(f *frozen) error {
 		next, c.spare = c.spare[n-1], c.spare[:n-1]
 		c.readyNext = next
 	} else {
-		next, err = v.segs.take(v.segmentLimit(), 0)
+		next, _, err = v.segs.take(v.segmentLimit(), 0)
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package aodi
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -9,12 +10,17 @@ import (
 	recovery "cawrm/recover"
 )
 
-// LogBatch is a run of records in the order of the log: positions [First, End).
+// ErrHistoryGone is returned for records below history_floor: superseded ones among them may be gone.
+var ErrHistoryGone = errors.New("the log is not complete any more from that position on")
+
+// LogBatch is a run of records in the order of the log: positions [First, End). With Jump it is a part of what a Cut ships
+// for that range.
 type LogBatch struct {
 	First, End Position
 	Time       int64          // when the first of them was accepted, unix nanoseconds
 	Entries    []format.Entry // kinds data, discard, zero
 	Data       []byte         // one chunk for each data entry, in order
+	Jump       bool
 }
 
 // LogReader reads the log in order from a position on. It holds no lock and nothing back; one goroutine uses it.
@@ -51,8 +57,17 @@ func (r *LogReader) Close() { r.win, r.block = nil, nil }
 
 // Next fills b, reusing its slices, with the records from the reader's position up to limit, which must be at most
 // durable_ptr; it stops after the batch with which it has maxBytes of data. Checksums are verified.
-// Errors: io.EOF when the position is limit; *CorruptError; the disk's.
+// Errors: io.EOF when the position is limit; ErrHistoryGone; *CorruptError; the disk's.
 func (r *LogReader) Next(limit Position, maxBytes int, b *LogBatch) error {
+	from := r.pos
+	err := r.next(limit, maxBytes, b)
+	if from < r.v.HistoryFloor() { // asked afterwards: what was read may have been given to something else already
+		return fmt.Errorf("%w: %d, history_floor is %d", ErrHistoryGone, from, r.v.HistoryFloor())
+	}
+	return err
+}
+
+func (r *LogReader) next(limit Position, maxBytes int, b *LogBatch) error {
 	*b = LogBatch{First: r.pos, End: r.pos, Entries: b.Entries[:0], Data: b.Data[:0]}
 	if r.pos >= limit {
 		return io.EOF
@@ -117,7 +132,7 @@ func (r *LogReader) fromMemory(limit Position, b *LogBatch) (bool, error) {
 	defer v.mapMu.RUnlock()
 	for i := len(v.resident) - 1; i >= 0; i-- {
 		m := v.resident[i]
-		if !m.written.Load() || r.pos < m.hdr.First || r.pos >= m.hdr.End {
+		if !m.written.Load() || r.pos < m.hdr.First || r.pos >= m.hdr.End || m.hdr.Flags&format.FlagJump != 0 {
 			continue // an open batch's header is its writer's; what is durable was written
 		}
 		r.seg, r.chunk, r.found = m.segment, m.chunk, true
@@ -140,14 +155,8 @@ func (r *LogReader) fromDisk(limit Position, b *LogBatch) error {
 			return err
 		}
 	}
-	for {
-		if err := r.header(); err != nil {
-			return err
-		}
-		if r.pos < r.hdr.End {
-			break
-		}
-		r.chunk += r.hdr.Chunks()
+	if err := r.batchHeader(); err != nil {
+		return err
 	}
 	off := int64(r.v.geo.Phys(r.seg, r.chunk)+1) * chunkSize
 	data, err := r.bytes(off, int(r.hdr.Data)*chunkSize)
@@ -165,6 +174,40 @@ func (r *LogReader) fromDisk(limit Position, b *LogBatch) error {
 		r.chunk += r.hdr.Chunks()
 	}
 	return nil
+}
+
+// batchHeader finds the batch that holds the position.
+func (r *LogReader) batchHeader() error {
+	for {
+		if err := r.header(); err != nil {
+			return err
+		}
+		// What a jump epoch brought is not in the order of the log, and lies below the floor, or was given up.
+		if r.pos < r.hdr.End && r.hdr.Flags&format.FlagJump == 0 {
+			return nil
+		}
+		r.chunk += r.hdr.Chunks()
+	}
+}
+
+// nextEntries returns the entries of one more batch, valid until the next call, and moves on over it. It must not be called
+// at or beyond durable_ptr.
+func (r *LogReader) nextEntries() ([]format.Entry, error) {
+	if !r.found {
+		if err := r.locate(); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.batchHeader(); err != nil {
+		return nil, err
+	}
+	entries := r.hdr.Entries
+	if n := r.pos - r.hdr.First; n < Position(len(entries)) {
+		entries = entries[n:]
+	}
+	r.pos = r.hdr.End
+	r.chunk += r.hdr.Chunks()
+	return entries, nil
 }
 
 // header reads the header at the reader's place, following the log into its next segment.
@@ -259,31 +302,35 @@ type Mark struct {
 	Time     time.Time // zero at end_ptr: there is no record yet
 }
 
-// MarkAt finds the mark of a position, reading the log if need be. Errors: beyond end_ptr; the disk's.
+// MarkAt finds the mark of a position, reading the log if need be. Below history_floor nobody knows it any more: then it is
+// the mark of the oldest record that is still there, so that Bytes and Time are at least so old. Errors: beyond end_ptr; the disk's.
 func (v *Volume) MarkAt(p Position) (Mark, error) {
 	if end := v.EndMark(); p == end.Position {
 		return end, nil
 	}
-	r, err := v.ReadLog(p)
+	if m, ok := v.markInMemory(p); ok {
+		return m, nil
+	}
+	at := max(p, v.HistoryFloor())
+	if end := v.EndMark(); p > end.Position {
+		return Mark{}, fmt.Errorf("%s: position %d lies beyond end_ptr %d", v.d.Name(), p, end.Position)
+	} else if at >= end.Position {
+		return Mark{Position: p, Bytes: end.Bytes, Time: v.opened}, nil
+	}
+	r, err := v.ReadLog(at)
 	if err != nil {
 		return Mark{}, err
 	}
 	defer r.Close()
-	if m, ok := v.markInMemory(p); ok {
-		return m, nil
-	}
 	if err := r.locate(); err != nil {
 		return Mark{}, err
 	}
-	for {
-		if err := r.header(); err != nil {
-			return Mark{}, err
-		}
-		if p < r.hdr.End {
-			return markIn(&r.hdr, p), nil
-		}
-		r.chunk += r.hdr.Chunks()
+	if err := r.batchHeader(); err != nil {
+		return Mark{}, err
 	}
+	m := markIn(&r.hdr, at)
+	m.Position = p
+	return m, nil
 }
 
 func markIn(h *format.BatchHeader, p Position) Mark {

@@ -9,7 +9,7 @@ import (
 
 // refAtLocked looks one chunk up. mapMu is held, shared or exclusively.
 func (v *Volume) refAtLocked(lba uint64) (ref, error) {
-	b, err := v.fwd.leaf(lba/format.RefsPerPage, true)
+	b, err := v.main.tree.leaf(lba/format.RefsPerPage, true)
 	if b == nil || err != nil {
 		return format.Unmapped, err
 	}
@@ -17,24 +17,27 @@ func (v *Volume) refAtLocked(lba uint64) (ref, error) {
 }
 
 // mapChunksLocked maps len(sums) logical chunks from lba to physical chunks from phys.
-func (v *Volume) mapChunksLocked(lba uint64, phys format.Phys, sums []uint32) error {
+func (v *Volume) mapChunksLocked(h *head, lba uint64, phys format.Phys, sums []uint32) error {
 	seg, _ := v.geo.Locate(phys)
 	if err := v.segs.addLive(seg, len(sums)); err != nil {
 		return err
 	}
 	for len(sums) > 0 {
-		leaf, err := v.fwd.leafForWrite(lba / format.RefsPerPage)
+		leaf, err := h.tree.leafForWrite(lba / format.RefsPerPage)
+		if err != nil {
+			return err
+		}
+		d, err := v.newDropper(h, lba/format.RefsPerPage)
 		if err != nil {
 			return err
 		}
 		slot := lba % format.RefsPerPage
 		n := min(len(sums), int(format.RefsPerPage-slot))
-		d := dropper{v: v}
 		for i := range n {
-			d.drop(refAt(leaf, slot+uint64(i)))
+			d.drop(slot+uint64(i), refAt(leaf, slot+uint64(i)))
 			setRef(leaf, slot+uint64(i), format.MakeRef(phys+format.Phys(i), sums[i]))
 		}
-		v.mapped += int64(n)
+		h.mapped += int64(n)
 		if err := d.done(); err != nil {
 			return err
 		}
@@ -45,7 +48,7 @@ func (v *Volume) mapChunksLocked(lba uint64, phys format.Phys, sums []uint32) er
 
 // mapRangeLocked makes chunks [lba, end) holes (discard) or zeroes, until steps chunks have changed. It returns the range
 // that holds all that changed, empty if nothing did, and where to go on.
-func (v *Volume) mapRangeLocked(lba, end uint64, kind format.Kind, steps int) (first, last, next uint64, err error) {
+func (v *Volume) mapRangeLocked(h *head, lba, end uint64, kind format.Kind, steps int) (first, last, next uint64, err error) {
 	to := format.Unmapped
 	if kind == format.KindZero {
 		to = format.ZeroRef
@@ -54,7 +57,7 @@ func (v *Volume) mapRangeLocked(lba, end uint64, kind format.Kind, steps int) (f
 	for lba < end && steps > 0 {
 		index := lba / format.RefsPerPage
 		if to == format.Unmapped {
-			if index, _, err = v.fwd.next(index, (end+format.RefsPerPage-1)/format.RefsPerPage); err != nil {
+			if index, _, err = h.tree.next(index, (end+format.RefsPerPage-1)/format.RefsPerPage); err != nil {
 				return
 			}
 			if lba = max(lba, index*format.RefsPerPage); lba >= end {
@@ -62,11 +65,11 @@ func (v *Volume) mapRangeLocked(lba, end uint64, kind format.Kind, steps int) (f
 			}
 		}
 		stop := min(end, (index+1)*format.RefsPerPage)
-		if _, err = v.fwd.leaf(index, true); err != nil {
+		if _, err = h.tree.leaf(index, true); err != nil {
 			return first, max(first, last), lba, err // this leaf is as it was
 		}
 		var changed int
-		if changed, err = v.setLeafLocked(lba, stop, to, &first, &last); err != nil {
+		if changed, err = v.setLeafLocked(h, lba, stop, to, &first, &last); err != nil {
 			return
 		}
 		steps -= max(changed, 1) // a leaf that stays as it is took time, too
@@ -76,13 +79,16 @@ func (v *Volume) mapRangeLocked(lba, end uint64, kind format.Kind, steps int) (f
 }
 
 // setLeafLocked sets the references of one leaf's chunks [lba, stop), and widens [first, last) over those that changed.
-func (v *Volume) setLeafLocked(lba, stop uint64, to ref, first, last *uint64) (changed int, err error) {
-	old, err := v.fwd.leaf(lba/format.RefsPerPage, true)
+func (v *Volume) setLeafLocked(h *head, lba, stop uint64, to ref, first, last *uint64) (changed int, err error) {
+	old, err := h.tree.leaf(lba/format.RefsPerPage, true)
+	if err != nil {
+		return 0, err
+	}
+	d, err := v.newDropper(h, lba/format.RefsPerPage)
 	if err != nil {
 		return 0, err
 	}
 	var leaf []byte
-	d := dropper{v: v}
 	for ; lba < stop; lba++ {
 		slot := lba % format.RefsPerPage
 		r := format.Unmapped
@@ -93,15 +99,15 @@ func (v *Volume) setLeafLocked(lba, stop uint64, to ref, first, last *uint64) (c
 			continue
 		}
 		if leaf == nil { // nothing is copied for a leaf that stays as it is
-			if leaf, err = v.fwd.leafForWrite(lba / format.RefsPerPage); err != nil {
+			if leaf, err = h.tree.leafForWrite(lba / format.RefsPerPage); err != nil {
 				return changed, err
 			}
 			old = leaf
 		}
 		setRef(leaf, slot, to)
-		d.drop(r)
+		d.drop(slot, r)
 		if to != format.Unmapped {
-			v.mapped++
+			h.mapped++
 		}
 		*first, *last = min(*first, lba), lba+1
 		changed++
@@ -109,20 +115,32 @@ func (v *Volume) setLeafLocked(lba, stop uint64, to ref, first, last *uint64) (c
 	return changed, d.done()
 }
 
-// dropper counts what references that are replaced leave behind, one update for a run in the same segment.
+// dropper counts what references that are replaced in one leaf leave behind, one update for a run in the same segment.
 type dropper struct {
 	v    *Volume
+	h    *head
+	base []byte // the same leaf in the map that h shares chunks with
 	seg  uint32
 	n    int
 	fail error
 }
 
-func (d *dropper) drop(r ref) {
+func (v *Volume) newDropper(h *head, leaf uint64) (dropper, error) {
+	d := dropper{v: v, h: h}
+	if h.under == nil {
+		return d, nil
+	}
+	var err error
+	d.base, err = h.under.tree.leaf(leaf, true)
+	return d, err
+}
+
+func (d *dropper) drop(slot uint64, r ref) {
 	if r == format.Unmapped {
 		return
 	}
-	d.v.mapped--
-	if !r.HasData() {
+	d.h.mapped--
+	if !r.HasData() || d.base != nil && refAt(d.base, slot) == r {
 		return
 	}
 	seg, _ := d.v.geo.Locate(r.Phys())
@@ -151,7 +169,7 @@ func (v *Volume) enterLocked(seg uint32) error {
 		return nil
 	}
 	if v.shownSegment != noSegment {
-		if err := v.segs.seal(v.shownSegment, v.shown()); err != nil {
+		if err := v.segs.seal(v.shownSegment, v.birthLimitLocked()); err != nil {
 			return err
 		}
 	}
@@ -159,41 +177,52 @@ func (v *Volume) enterLocked(seg uint32) error {
 	return v.segs.open(seg, format.BatchLog)
 }
 
-// applyLocked applies a whole batch that stands at seg, chunk: a mirror's epoch, or recovery.
-func (v *Volume) applyLocked(h *format.BatchHeader, seg, chunk uint32) error {
+// birthLimitLocked is above the births of all that is in a map.
+func (v *Volume) birthLimitLocked() Position {
+	if v.coming != nil {
+		return max(v.shown(), v.coming.end)
+	}
+	return v.shown()
+}
+
+// applyLocked applies a whole batch that stands at seg, chunk to a map: a mirror's epoch, or recovery.
+func (v *Volume) applyLocked(to *head, h *format.BatchHeader, seg, chunk uint32) error {
 	if err := v.enterLocked(seg); err != nil {
 		return err
 	}
 	phys := v.geo.Phys(seg, chunk)
-	sum := make([]uint32, 1)
 	for i := range h.Entries {
 		e := &h.Entries[i]
-		var err error
-		switch e.Kind {
-		case format.KindData:
+		if e.Kind == format.KindData {
 			phys++
-			sum[0] = e.CRC
-			err = v.mapChunksLocked(e.LBA, phys, sum)
-		case format.KindDiscard, format.KindZero:
-			for lba, end := e.LBA, e.LBA+uint64(e.Count); lba < end && err == nil; {
-				_, _, lba, err = v.mapRangeLocked(lba, end, e.Kind, rangeStep)
-			}
 		}
-		if err != nil {
+		if err := v.applyEntryLocked(to, e, phys); err != nil {
 			return err
 		}
 	}
-	v.setShown(h.End)
 	return nil
 }
 
+// applyEntryLocked applies one record to a map; phys is where its data are.
+func (v *Volume) applyEntryLocked(to *head, e *format.Entry, phys format.Phys) (err error) {
+	switch e.Kind {
+	case format.KindData:
+		return v.mapChunksLocked(to, e.LBA, phys, []uint32{e.CRC})
+	case format.KindDiscard, format.KindZero:
+		for lba, end := e.LBA, e.LBA+uint64(e.Count); lba < end && err == nil; {
+			_, _, lba, err = v.mapRangeLocked(to, lba, end, e.Kind, rangeStep)
+		}
+	}
+	return err
+}
+
 // warmEntries reads the map pages that records will change.
-func (v *Volume) warmEntries(entries []format.Entry) error {
+func (v *Volume) warmEntries(h *head, entries []format.Entry) error {
 	for i := range entries {
 		at, end := entries[i].LBA/format.RefsPerPage, (entries[i].LBA+uint64(entries[i].Count)-1)/format.RefsPerPage+1
 		for at < end {
 			v.mapMu.RLock()
-			next, _, err := v.fwd.next(at, end)
+			next, _, err := h.tree.next(at, end)
 			v.mapMu.RUnlock()
 			if err != nil {
 				return err
@@ -210,7 +239,7 @@ func (v *Volume) warm(lba uint64, n int, wait bool) error {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	for i := lba / format.RefsPerPage; i <= (lba+uint64(n)-1)/format.RefsPerPage; i++ {
-		if _, err := v.fwd.leaf(i, wait); err != nil {
+		if _, err := v.main.tree.leaf(i, wait); err != nil {
 			return err
 		}
 	}

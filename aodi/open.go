@@ -80,6 +80,7 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 		v.release()
 		return nil, err
 	}
+	v.punchTail()
 	v.start()
 	// The new incarnation must be durable before anything is appended, and what was rolled forward before anything
 	// is shown: it was found on the disk, which does not say that it would be found after the next crash.
@@ -103,12 +104,12 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 
 func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 	m := &c.Meta
-	v := &Volume{d: d, geo: c.Geo, super: c.Super, tag: c.Tag(), opt: opt, log: opt.Logger, now: opt.Now,
+	v := &Volume{d: d, geo: c.Geo, super: c.Super, tag: c.Tag(), opt: opt, log: opt.Logger, now: opt.Now, opened: opt.Now(),
 		role: RolePrimary, incarnation: m.Incarnation, capacity: m.Capacity,
-		arena: &arena{gen: 1}, pages: newPageReader(d, c.Geo), mapped: int64(m.Mapped), shownSegment: noSegment,
+		arena: &arena{gen: 1}, pages: newPageReader(d, c.Geo), shownSegment: noSegment,
 		hasIdentity: m.Flags&format.FlagNoIdentity == 0, volume: m.Volume,
 		catalogRef: m.Catalog, catalogLen: m.CatalogLen,
-		logged: m.Logged, ready: newReadiness(), closing: make(chan struct{}),
+		logged: m.Logged, commit: newTurn(), ready: newReadiness(), closing: make(chan struct{}),
 		queue: make(chan write, 4*batchBuffers), slots: make([]format.Entry, c.Geo.Slots())}
 	if m.Flags&format.FlagMirror != 0 {
 		v.role = RoleMirror
@@ -116,12 +117,17 @@ func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 	v.room = sync.NewCond(&v.mu)
 	v.size.Store(m.Size)
 	v.setShown(m.Position)
-	v.fwd = tree{id: treeMap, arena: v.arena, pages: v.pages, root: m.MapRoot, height: int(m.MapHeight)}
+	v.floor.Store(uint64(max(m.HistoryFl, m.TrimFloor)))
+	v.main = &head{tree: tree{id: treeMap, arena: v.arena, pages: v.pages, root: m.MapRoot, height: int(m.MapHeight)}, mapped: int64(m.Mapped)}
+	if j := m.Jump; j.End > 0 {
+		v.coming = v.newComing(j)
+	}
 	v.segs = segmentTable{tree: tree{id: treeSegment, arena: v.arena, pages: v.pages, root: m.SegRoot, height: int(m.SegHeight)},
 		count: m.Segments, free: m.Free, taken: map[uint32]bool{}, dead: map[uint32]bool{}}
 	v.ckpt = checkpointer{seq: m.Seq, head: metaHead{segment: m.MetaSegment, chunk: m.MetaChunk, next: m.MetaNext}, readyNext: noSegment,
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
-	v.dur = newDurability(d.Sync, m.Position)
+		run: newTurn(), wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
+	v.syncer = syncer{d: d, turn: newTurn()}
+	v.dur = newDurability(v.syncer.sync, m.Position)
 	return v
 }
 
@@ -201,7 +207,7 @@ func (v *Volume) replay(h *format.BatchHeader, at recovery.Place) error {
 			return err
 		}
 	}
-	return v.applyLocked(h, at.Segment, at.Chunk)
+	return v.replayBatch(h, at.Segment, at.Chunk)
 }
 
 // coverLocked raises the count of segments so that seg is one of them; the rows of new ones are zero, so free.
@@ -223,7 +229,7 @@ func (v *Volume) resummarize(seg uint32) error {
 		}
 		end += n
 	}
-	s := format.Summary{Kind: format.BatchLog, Tag: v.tag, Segment: seg, Incarnation: v.incarnation, MaxPosition: v.shown(), Slots: slots}
+	s := format.Summary{Kind: format.BatchLog, Tag: v.tag, Segment: seg, Incarnation: v.incarnation, MaxPosition: v.birthLimitLocked(), Slots: slots}
 	buf := directio.AlignedBlock(int(v.geo.SummaryChunks) * chunkSize)
 	s.Encode(v.geo, buf)
 	return v.d.WriteAt(buf, int64(v.geo.Phys(seg, v.geo.Slots()))*chunkSize)

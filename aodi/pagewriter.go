@@ -27,6 +27,7 @@ func (v *Volume) writeFrozen(f *frozen) error {
 	}
 	f.head.slots = w.withSums(f.head.segment, f.head.slots)
 	w.root(&f.meta.MapRoot)
+	w.root(&f.meta.Jump.Root)
 	w.root(&f.meta.SegRoot)
 	return nil
 }

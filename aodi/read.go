@@ -79,9 +79,20 @@ func (v *Volume) readPart(lba uint64, in int, p []byte, wait bool) error {
 	return err
 }
 
-// readChunks reads up to readStep whole chunks. A chunk whose checksum does not match is looked up again: if it
-// moved meanwhile, the read was of a place that had been given to something else.
+// readChunks reads up to readStep whole chunks. When a segment was given out again meanwhile it could be one of those that
+// were read: then all is read once more, so that it does not hang on 24 bits of checksum whether that is noticed.
 func (v *Volume) readChunks(lba uint64, p []byte, wait bool) error {
+	for {
+		before := v.segs.reuses.Load()
+		if err := v.readChunksOnce(lba, p, wait); err != nil || v.segs.reuses.Load() == before {
+			return err
+		}
+	}
+}
+
+// readChunksOnce looks a chunk whose checksum does not match up again: if it moved meanwhile, the read was of a place that
+// had been given to something else.
+func (v *Volume) readChunksOnce(lba uint64, p []byte, wait bool) error {
 	var refs [readStep]ref
 	n := len(p) / chunkSize
 	if err := v.lookUp(lba, p, refs[:n], wait); err != nil {
@@ -114,7 +125,7 @@ func (v *Volume) lookUp(lba uint64, p []byte, refs []ref, wait bool) error {
 		at := lba + uint64(i)
 		if slot := at % format.RefsPerPage; i == 0 || slot == 0 {
 			var err error
-			if leaf, err = v.fwd.leaf(at/format.RefsPerPage, wait); err != nil {
+			if leaf, err = v.main.tree.leaf(at/format.RefsPerPage, wait); err != nil {
 				return err
 			}
 		}
@@ -251,7 +262,7 @@ func (v *Volume) extent(off, end int64) (stop int64, flags uint32, err error) {
 	defer v.mapMu.RUnlock()
 	lba, last := uint64(off/chunkSize), uint64((end+chunkSize-1)/chunkSize)
 	index := lba / format.RefsPerPage
-	at, leaf, err := v.fwd.next(index, (last+format.RefsPerPage-1)/format.RefsPerPage)
+	at, leaf, err := v.main.tree.next(index, (last+format.RefsPerPage-1)/format.RefsPerPage)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -58,6 +58,19 @@ func (t *tree) leaf(index uint64, wait bool) ([]byte, error) {
 	return nil, nil
 }
 
+// refOf returns the reference to page number index of a level.
+func (t *tree) refOf(level uint8, index uint64) (ref, error) {
+	r := t.root
+	for at := t.height - 1; at > int(level) && r != format.Unmapped; at-- {
+		b, err := t.bytes(r, true)
+		if err != nil {
+			return r, err
+		}
+		r = refAt(b, index>>(fanBits*(at-1-int(level)))&fanMask)
+	}
+	return r, nil
+}
+
 // next returns the first leaf at or after index that exists and is below end.
 func (t *tree) next(index, end uint64) (uint64, []byte, error) {
 	for index < end {

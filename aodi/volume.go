@@ -15,7 +15,8 @@
 //	V1  durable_ptr <= end_ptr
 //	V2  the forward map is the result of exactly the records below end_ptr
 //	V3  a checkpoint at P is valid only when the log is durable up to P
-//	V4  a physical chunk that a durable checkpoint, or the map, refers to is never overwritten
+//	V4  a physical chunk that a durable checkpoint, a cut, or the map refers to is never overwritten
+//	V5  all records from history_floor on are in the log
 //
 // # Contract
 //
@@ -99,15 +100,16 @@ type Volume struct {
 	ticket  uint64          // of the last write that was queued
 	restart bool            // the next batch voids what was staged before it
 	staged  []stagedBatch   // a mirror's batches that are not shown yet
+	commit  turn            // one Commit at a time
 	queue   chan write
 
 	mapMu        sync.RWMutex
 	arena        *arena
 	pages        *pageReader
-	fwd          tree
+	main         *head   // the forward map
+	coming       *coming // of a mirror: the jump epoch that is under way, or nil
 	segs         segmentTable
 	resident     []*batch // batches in memory, oldest first
-	mapped       int64    // logical chunks that are not holes
 	shownSegment uint32   // the segment of the newest records in the map
 	shownPlace   format.LogPlace
 	shownLogged  uint64
@@ -121,6 +123,7 @@ type Volume struct {
 
 	ckpt            checkpointer
 	ready           *readiness
+	syncer          syncer
 	dur             *durability
 	flushes         atomic.Int64 // since the head's segment was opened
 	sinceCheckpoint atomic.Int64 // bytes appended
@@ -131,8 +134,12 @@ type Volume struct {
 	closeOnce       sync.Once
 	wg              sync.WaitGroup
 	recovery        string
-	closedInOrder   bool     // when it was opened
-	passed          []uint32 // free segments that recovery came through: held until the first checkpoint
+	closedInOrder   bool // when it was opened
+	opened          time.Time
+	passed          []uint32      // free segments that recovery came through: held until the first checkpoint
+	floor           atomic.Uint64 // history_floor and trim_floor: the log is complete from here on
+	jumpEnd         Position      // of the jump epoch that is being staged, 0 when none is; guarded by mu
+	voids           []voidSegment // guarded by mu
 }
 
 func (v *Volume) shown() Position     { return Position(v.shownEnd.Load()) }
@@ -311,7 +318,7 @@ func (v *Volume) Status() Status {
 		s.Failed = *f
 	}
 	v.mapMu.RLock()
-	s.UsedBytes = v.mapped * chunkSize
+	s.UsedBytes = v.main.mapped * chunkSize
 	v.mapMu.RUnlock()
 	return s
 }

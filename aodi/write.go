@@ -158,7 +158,7 @@ func (v *Volume) showLocked(seg uint32, lba uint64, first format.Phys, sums []ui
 	if err := v.enterLocked(seg); err != nil {
 		return err
 	}
-	if err := v.mapChunksLocked(lba, first, sums); err != nil {
+	if err := v.mapChunksLocked(v.main, lba, first, sums); err != nil {
 		return err
 	}
 	v.setShown(v.logEnd)
@@ -271,7 +271,7 @@ func (v *Volume) putRangeStep(lba, end uint64, kind format.Kind) (uint64, error)
 	if err := v.enterLocked(b.segment); err != nil {
 		return lba, v.fail(err)
 	}
-	first, last, next, err := v.mapRangeLocked(lba, min(end, lba+1<<32-1), kind, rangeStep)
+	first, last, next, err := v.mapRangeLocked(v.main, lba, min(end, lba+1<<32-1), kind, rangeStep)
 	if err != nil && first < last {
 		return lba, v.fail(err)
 	} else if err != nil {

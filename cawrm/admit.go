@@ -150,6 +150,9 @@ func (f *feed) sayWelcome() error {
 	w := wire.Welcome{SyncPtr: st.EndPtr, Name: f.p.cfg.Name}
 	if st.HasIdentity {
 		w.Volume, w.Lineage = st.Volume, st.Lineage
+		if base, cursor, ok := f.t.v.Coming(); ok && base > w.SyncPtr {
+			w.Base, w.Cursor = base, cursor
+		}
 	} else {
 		f.adopt = true
 	}

@@ -165,11 +165,11 @@ func (f *feed) stage(rec *wire.Records) error {
 				f.t.name, e.Birth, e.LBA, e.LBA+uint64(e.Count), chunks)
 		}
 	}
-	if f.records += len(rec.Entries); f.records > maxEpoch {
+	if f.records += len(rec.Entries); f.records > maxEpoch && !rec.Jump { // a jump epoch is not kept in memory
 		return refusef(wire.CodeGarbage, "mirror %q: an epoch of more than %d records", f.t.name, maxEpoch)
 	}
 	// What the source says of its durable_ptr is not needed here: it ships nothing beyond it (I1).
-	b := aodi.LogBatch{First: rec.First, End: rec.End, Time: rec.Time, Entries: rec.Entries, Data: rec.Data}
+	b := aodi.LogBatch{First: rec.First, End: rec.End, Time: rec.Time, Jump: rec.Jump, Entries: rec.Entries, Data: rec.Data}
 	if err := f.t.v.Stage(&b, rec.Commit); err != nil {
 		return f.failed(err)
 	}

@@ -9,30 +9,30 @@ import (
 	"cawrm/cawrm/wire"
 )
 
-// handshake says HELLO, hears where the mirror stands, checks that it can be this volume's, and returns the
-// position to go on from. What is wrong is told to the peer too.
-func (m *Mirror) handshake(l *link, r *wire.Reader) (aodi.Position, error) {
+// handshake says HELLO, hears where the mirror stands, checks that it can be this volume's, and returns from where
+// to go on. What is wrong is told to the peer too.
+func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, err error) {
 	info := m.v.Info()
 	if !info.HasIdentity {
-		return 0, fmt.Errorf("%w: an empty mirror itself, no source has reached it yet", errLocal)
+		return from, fmt.Errorf("%w: an empty mirror itself, no source has reached it yet", errLocal)
 	}
 	_, durable := m.v.Pointers()
 	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Volume: info.Volume,
 		Container: info.Container, Size: info.Size, DurablePtr: durable, Name: m.target.Name, Lineage: info.Lineage})
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errLocal, err)
+		return from, fmt.Errorf("%w: %w", errLocal, err)
 	}
 	if err := l.say(hello, m.cfg.ReadTimeout); err != nil {
-		return 0, err
+		return from, err
 	}
-	from, err := m.welcome(r, info)
+	from, err = m.welcome(r, info)
 	var refused *refusal
 	switch {
 	case errors.As(err, &refused) && !errors.Is(err, errTold):
 		l.refuse(wire.AppendRefuse(nil, refused.code, refused.text))
-		return 0, err
+		return from, err
 	case err != nil:
-		return 0, fmt.Errorf("%s: %w", m.target.Addr, err)
+		return from, fmt.Errorf("%s: %w", m.target.Addr, err)
 	}
 	return from, l.say(wire.AppendBeat(nil), m.cfg.ReadTimeout)
 }
@@ -47,32 +47,36 @@ func told(r *wire.Reader) error {
 }
 
 // welcome hears the answer and holds it against this volume.
-func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (aodi.Position, error) {
+func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (from aodi.CutFrom, err error) {
 	t, err := r.Next(wire.Of(wire.TypeWelcome, wire.TypeRefuse))
 	if err != nil {
-		return 0, fmt.Errorf("no welcome: %w", err)
+		return from, fmt.Errorf("no welcome: %w", err)
 	}
 	if t == wire.TypeRefuse {
-		return 0, told(r)
+		return from, told(r)
 	}
 	w, err := r.Welcome()
 	switch {
 	case errors.Is(err, wire.ErrVersion):
-		return 0, &refusal{wire.CodeVersion, err.Error()}
+		return from, &refusal{wire.CodeVersion, err.Error()}
 	case err != nil:
-		return 0, &refusal{wire.CodeGarbage, err.Error()}
+		return from, &refusal{wire.CodeGarbage, err.Error()}
 	case w.Capabilities != 0:
-		return 0, refusef(wire.CodeLied, "peer %q takes capabilities %#x that were not offered", w.Name, w.Capabilities)
+		return from, refusef(wire.CodeLied, "peer %q takes capabilities %#x that were not offered", w.Name, w.Capabilities)
 	case w.Volume.IsZero():
-		return info.Lineage[0].Start, nil
+		return aodi.CutFrom{Position: info.Lineage[0].Start, Fresh: true}, nil
 	case w.Volume != info.Volume:
-		return 0, refusef(wire.CodeOtherVolume, "peer %q mirrors volume %v, the source is volume %v", w.Name, w.Volume, info.Volume)
+		return from, refusef(wire.CodeOtherVolume, "peer %q mirrors volume %v, the source is volume %v", w.Name, w.Volume, info.Volume)
 	}
 	_, durable := m.v.Pointers()
 	if err := judge(Head{w.Lineage, w.SyncPtr}, Head{info.Lineage, durable}); err != nil {
-		return 0, err
+		return from, err
 	}
-	return w.SyncPtr, nil
+	if w.Base > durable {
+		return from, refusef(wire.CodeAhead, "the mirror is ahead: it has a part of a jump epoch as of %d, the source has durable_ptr %d; "+
+			"the source is an older copy of the volume", w.Base, durable)
+	}
+	return aodi.CutFrom{Position: w.SyncPtr, Base: w.Base, Cursor: w.Cursor, Fresh: w.Base == 0 && w.SyncPtr == info.Lineage[0].Start}, nil
 }
 
 // judge refuses a mirror that cannot go on where it stands. Either side asks it: the peer with the

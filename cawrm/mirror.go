@@ -75,6 +75,8 @@ type Mirror struct {
 	flight     []inFlight // sent, not acknowledged: epochs in order
 	bytes      int64      // in flight
 	rate       meter
+	jump       float64 // how much of a jump epoch was read, 0 to 1; -1: none is under way
+	jumpSince  time.Time
 	remembered time.Time
 }
 
@@ -82,8 +84,9 @@ type Mirror struct {
 type inFlight struct {
 	end   aodi.Position
 	mark  aodi.Mark // of its first record
-	bytes int64     // of data
-	frame int64     // of the frame, for the window
+	bytes int64     // that the log took for it
+	jump  bool
+	frame int64 // of the frame, for the window
 }
 
 // Start starts mirroring v. It returns at once; whether the peer can be reached is told by Status. Errors: an id that
@@ -100,7 +103,7 @@ func Start(v *aodi.Volume, cfg MirrorConfig) (*Mirror, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mirror{v: v, cfg: cfg, target: target, cancel: cancel, done: make(chan struct{}),
 		log: cfg.Logger.With("mirror", cfg.ID, "url", target.String())}
-	m.syncPtr = m.hint()
+	m.syncPtr, m.jump = m.hint(), -1
 	go m.runSync(ctx)
 	return m, nil
 }
@@ -224,15 +227,15 @@ func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	log, err := m.v.ReadLog(from)
+	log, err := m.v.ReadLog(from.Position)
 	if err != nil {
-		return false, fmt.Errorf("%w: read the log at %d: %w", errLocal, from, err)
+		return false, fmt.Errorf("%w: read the log at %d: %w", errLocal, from.Position, err)
 	}
-	if err := m.up(from); err != nil {
+	if err := m.up(from.Position); err != nil {
 		log.Close()
 		return false, err
 	}
-	return m.ship(ctx, l, r, log)
+	return m.ship(ctx, l, r, log, from)
 }
 
 func (m *Mirror) connect(ctx context.Context) (*link, error) {

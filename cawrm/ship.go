@@ -17,12 +17,17 @@ import (
 const (
 	epochBytes = 1 << 20 // data in an epoch, about: large reads of the log, few frames
 	epochAhead = 3       // epochs between the log and the wire: one read, one queued, one sent
+
+	jumpFirst = epochBytes      // a mirror that lacks more when the link comes up is brought up by a jump epoch
+	jumpLag   = 32 * epochBytes // and so is one that falls behind so far
 )
 
 // epoch is a buffer: records as the log gives them, and their frame.
 type epoch struct {
-	batch aodi.LogBatch
-	head  []byte
+	batch  aodi.LogBatch
+	head   []byte
+	commit bool  // it ends here; a jump epoch comes in many buffers
+	logged int64 // what the log took in the range that it spans, bytes; only where it ends
 }
 
 // shipment is what a session does after the handshake.
@@ -33,9 +38,16 @@ type shipment struct {
 	m     *Mirror
 	l     *link
 	log   *aodi.LogReader
-	free  chan *epoch
+	from  aodi.CutFrom // where the mirror stood when the link came up
 	out   chan *epoch
 	acked chan struct{} // an acknowledgement has made room in the window
+
+	// runRead's
+	cut    *aodi.Cut // of the jump epoch that is being read
+	first  bool      // nothing was read yet
+	behind bool      // the mirror was far behind when the link came up
+	logged int64     // what the volume took before log's position, bytes
+	free   chan *epoch
 
 	mu     sync.Mutex
 	err    error // why runRead can go on no more
@@ -43,15 +55,17 @@ type shipment struct {
 }
 
 // ship ships until the link ends or this side can go on no more.
-func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.LogReader) (progress bool, err error) {
-	defer log.Close()
+func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.LogReader, from aodi.CutFrom) (progress bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &shipment{m: m, l: l, log: log, free: make(chan *epoch, epochAhead), out: make(chan *epoch),
+	s := &shipment{m: m, l: l, log: log, from: from, first: true, logged: m.markBytes(), free: make(chan *epoch, epochAhead), out: make(chan *epoch),
 		acked: make(chan struct{}, 1)}
+	s.behind = from.Base > 0 || m.v.EndMark().Bytes-s.logged > jumpFirst
 	for range epochAhead {
 		s.free <- &epoch{}
 	}
+	defer s.closeCut()
+	defer func() { s.log.Close() }()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.runRead(ctx) })
 	wg.Go(func() { s.runSend(ctx) })
@@ -128,10 +142,19 @@ func (s *shipment) runRead(ctx context.Context) {
 }
 
 // readEpoch waits for durable records and reads some into ep. Any position is a cut of the source, so the
-// epoch may end wherever the read did.
+// epoch may end wherever the read did. With a large lag, or where the log is not complete any more, it goes on with
+// a jump epoch: each chunk once, as of a cut that lies ahead.
 func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 	for {
 		at := s.log.Position()
+		if s.cut == nil && s.farBehind(at) {
+			if err := s.openCut(at); err != nil {
+				return err
+			}
+		}
+		if s.cut != nil {
+			return s.readCut(ep)
+		}
 		_, durable := s.m.v.Pointers()
 		if at >= durable {
 			if err := s.m.v.WaitDurable(ctx, at); err != nil {
@@ -140,7 +163,7 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 			continue
 		}
 		err := s.log.Next(durable, epochBytes, &ep.batch)
-		if err == io.EOF {
+		if err == io.EOF || errors.Is(err, aodi.ErrHistoryGone) {
 			continue
 		}
 		if err != nil {
@@ -150,9 +173,71 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 		if b.First < at || b.End <= b.First || b.End > durable { // I1
 			return fmt.Errorf("the log gave records [%d, %d) from %d on with durable_ptr %d", b.First, b.End, at, durable)
 		}
-		ep.head, err = wire.AppendRecords(ep.head[:0], &wire.Records{First: b.First, End: b.End, Time: b.Time,
-			Commit: true, Entries: b.Entries, Data: b.Data})
-		return err
+		s.first, s.logged = false, s.logged+int64(len(b.Data))
+		ep.commit, ep.logged = true, int64(len(b.Data))
+		return ep.encode()
+	}
+}
+
+// farBehind tells whether the mirror is to be brought up by a jump epoch: one was begun, or the log is not complete any more,
+// or there is so much of it that the same chunks are likely to be in it many times.
+func (s *shipment) farBehind(at aodi.Position) bool {
+	lag := s.m.v.EndMark().Bytes - s.logged
+	return s.first && s.behind || lag > jumpLag || at < s.m.v.HistoryFloor()
+}
+
+func (ep *epoch) encode() (err error) {
+	b := &ep.batch
+	ep.head, err = wire.AppendRecords(ep.head[:0], &wire.Records{First: b.First, End: b.End, Time: b.Time,
+		Commit: ep.commit, Jump: b.Jump, Entries: b.Entries, Data: b.Data})
+	return err
+}
+
+// openCut begins a jump epoch, unless there is nothing durable beyond at.
+func (s *shipment) openCut(at aodi.Position) error {
+	from := aodi.CutFrom{Position: at}
+	if s.first {
+		from = s.from // at its position
+	}
+	cut, err := s.m.v.OpenCut(from)
+	if err != nil {
+		return fmt.Errorf("open a cut for the records from %d on: %w", at, err)
+	}
+	s.first = false
+	if cut.End <= at {
+		cut.Close()
+		return nil
+	}
+	s.cut = cut
+	s.m.setJump(0)
+	s.m.log.Info("jump epoch", "from", cut.From, "to", cut.End)
+	return nil
+}
+
+// readCut reads more of the jump epoch into ep. The last buffer of it, which commits, has no records.
+func (s *shipment) readCut(ep *epoch) error {
+	err := s.cut.Next(epochBytes, &ep.batch)
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("read the cut at %d: %w", s.cut.End, err)
+	}
+	s.m.setJump(s.cut.Progress())
+	ep.commit, ep.logged = err == io.EOF, 0
+	if ep.commit {
+		ep.logged, s.logged = s.cut.Bytes-s.logged, s.cut.Bytes
+		s.log.Close()
+		if s.log, err = s.m.v.ReadLog(s.cut.End); err != nil {
+			return err
+		}
+		s.closeCut()
+	}
+	return ep.encode()
+}
+
+func (s *shipment) closeCut() {
+	if s.cut != nil {
+		s.cut.Close()
+		s.cut = nil
+		s.m.setJump(-1)
 	}
 }
 

@@ -34,6 +34,7 @@ type Status struct {
 	RateBps     float64 // bits of data acknowledged per second, lately
 	ETASeconds  float64 // until the lag is gone at this rate; 0 when it is, -1 when nobody can tell
 	SentBytes   int64   // put on the wire since Start
+	Jump        float64 // of a jump epoch that is being shipped: how much of the volume was gone over, 0 to 1; else 0
 }
 
 // Status says how the mirror is. It may read the disk once, when the volume has to be asked about sync_ptr.
@@ -43,6 +44,7 @@ func (m *Mirror) Status() Status {
 	st := Status{ID: m.cfg.ID, URL: m.cfg.URL, Reason: m.reason, LastError: m.lastErr, LastErrorAt: m.lastErrAt,
 		SyncPtr: m.syncPtr, RateBps: 8 * m.rate.perSecond(now), SentBytes: m.sent.Load()}
 	connected, mark, known := m.connected, m.mark, m.markKnown
+	jump, since := m.jump, m.jumpSince
 	m.mu.Unlock()
 
 	// The pointers are asked after sync_ptr was read, so they can only be too large: never a negative lag.
@@ -59,8 +61,13 @@ func (m *Mirror) Status() Status {
 			st.LagSeconds = max(0, now.Sub(mark.Time).Seconds())
 		}
 	}
+	st.Jump = max(0, jump)
 	switch {
 	case st.LagRecords == 0:
+	case jump > 0.01 && connected:
+		st.ETASeconds = now.Sub(since).Seconds() * (1 - jump) / jump
+	case jump >= 0:
+		st.ETASeconds = -1
 	case st.RateBps > 0 && connected:
 		st.ETASeconds = float64(st.LagBytes) * 8 / st.RateBps
 	default:
@@ -96,6 +103,23 @@ func (m *Mirror) refreshMark(p aodi.Position) (aodi.Mark, bool) {
 	return mark, true
 }
 
+// setJump says how much of a jump epoch was read, 0 to 1; -1: none is under way.
+func (m *Mirror) setJump(progress float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.jump < 0 {
+		m.jumpSince = time.Now()
+	}
+	m.jump = progress
+}
+
+// markBytes is what the volume took before sync_ptr, as far as is known.
+func (m *Mirror) markBytes() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mark.Bytes
+}
+
 // hasRoom tells whether one more epoch may be sent.
 func (m *Mirror) hasRoom() bool {
 	m.mu.Lock()
@@ -108,12 +132,19 @@ func (m *Mirror) launch(ep *epoch) {
 	b := &ep.batch
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if !ep.commit { // nothing is acknowledged before the jump epoch is whole, and what holds it back is the link itself
+		m.rate.add(time.Now(), int64(len(b.Data)))
+		return
+	}
 	before := m.mark.Bytes
 	if n := len(m.flight); n > 0 {
 		before = m.flight[n-1].mark.Bytes + m.flight[n-1].bytes
 	}
-	f := inFlight{end: b.End, bytes: int64(len(b.Data)), frame: int64(len(ep.head) + len(b.Data)),
+	f := inFlight{end: b.End, jump: b.Jump, bytes: ep.logged, frame: int64(len(ep.head) + len(b.Data)),
 		mark: aodi.Mark{Position: b.First, Bytes: before, Time: time.Unix(0, b.Time)}}
+	if b.Jump && !m.mark.Time.IsZero() {
+		f.mark.Time = m.mark.Time // a cut's own time is that of its end
+	}
 	if len(m.flight) == 0 {
 		m.mark = f.mark
 		m.mark.Position = m.syncPtr
@@ -132,7 +163,9 @@ func (m *Mirror) ack(p aodi.Position) (moved bool, err error) {
 	}
 	n, data := 0, int64(0)
 	for n < len(m.flight) && m.flight[n].end <= p {
-		data += m.flight[n].bytes
+		if !m.flight[n].jump {
+			data += m.flight[n].bytes
+		}
 		m.bytes -= m.flight[n].frame
 		n++
 	}

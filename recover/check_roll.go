@@ -23,7 +23,9 @@ func (k *checker) checkRoll() {
 			k.rep.bad(22, "%s: batch %d begins at position %d, the log before it ends at %d", place(at), h.Seq, h.First, last)
 		}
 		k.checkRolled(h, at)
-		k.rep.RolledEnd = max(k.rep.RolledEnd, h.End)
+		if h.Commits() || h.Flags&format.FlagJump == 0 {
+			k.rep.RolledEnd = max(k.rep.RolledEnd, h.End)
+		}
 		k.rep.Counts.Batches++
 		return nil
 	})
@@ -57,7 +59,7 @@ func (k *checker) checkRolled(h *format.BatchHeader, at Place) {
 	last := format.Position(0)
 	for i := range h.Entries {
 		e := &h.Entries[i]
-		if e.Birth < h.First || e.Birth >= h.End || i > 0 && e.Birth <= last {
+		if e.Birth < h.First || e.Birth >= h.End || i > 0 && e.Birth <= last && h.Flags&format.FlagJump == 0 {
 			k.rep.bad(17, "%s: batch %d of positions [%d, %d) holds %s", k.at(at.Segment, at.Chunk), h.Seq, h.First, h.End, entryName(e))
 		}
 		last = e.Birth

@@ -60,8 +60,8 @@ func (k *checker) readInverse(seg uint32, row format.SegmentRow) {
 		return
 	}
 	if row.State == format.SegmentSealed {
-		if row.MaxPosition > m.Position {
-			k.rep.bad(17, "segment %d: its maximum position %d is above the checkpoint's %d", seg, row.MaxPosition, m.Position)
+		if limit := k.births(); row.MaxPosition > limit {
+			k.rep.bad(17, "segment %d: its maximum position %d is above the checkpoint's %d", seg, row.MaxPosition, limit)
 		}
 		if w.max > row.MaxPosition || w.sum != nil && w.max > w.sum.MaxPosition {
 			k.rep.bad(17, "segment %d has a birth at %d, and a maximum position of %d in its row", seg, w.max-1, row.MaxPosition)
@@ -71,6 +71,9 @@ func (k *checker) readInverse(seg uint32, row format.SegmentRow) {
 		k.checkLogHead(&w.prev)
 	}
 }
+
+// births is above all births: the checkpoint's position, or that of the jump epoch which it holds a part of.
+func (k *checker) births() format.Position { return max(k.c.Meta.Position, k.c.Meta.Jump.End) }
 
 // checkSummary is C14.
 func (k *checker) checkSummary(seg uint32, row format.SegmentRow) *format.Summary {
@@ -94,9 +97,13 @@ func (k *checker) checkLogHead(p *link) {
 	if m.Log.Chunk == 0 || !p.known {
 		return // nothing there, or C15 has said it
 	}
-	if p.seq+1 != m.Log.Seq || p.crc != m.Log.PrevCRC || p.end != m.Position || p.logged != m.Logged {
+	end := p.end
+	if p.jump {
+		end = p.first // the position stays until the epoch ends
+	}
+	if p.seq+1 != m.Log.Seq || p.crc != m.Log.PrevCRC || end != m.Position || p.logged != m.Logged {
 		k.rep.bad(21, "segment %d: before chunk %d stands batch %d with checksum %#08x, end %d, %d chunks logged; the checkpoint says %d, %#08x, %d, %d",
-			m.Log.Segment, m.Log.Chunk, p.seq, p.crc, p.end, p.logged, m.Log.Seq-1, m.Log.PrevCRC, m.Position, m.Logged)
+			m.Log.Segment, m.Log.Chunk, p.seq, p.crc, end, p.logged, m.Log.Seq-1, m.Log.PrevCRC, m.Position, m.Logged)
 	}
 }
 
@@ -189,10 +196,10 @@ func (w *batchWalk) births(at uint32) {
 	last, ok := format.Position(0), true
 	for i := range h.Entries {
 		b := h.Entries[i].Birth
-		if b < h.First || b >= h.End || i > 0 && b <= last {
+		if b < h.First || b >= h.End || i > 0 && b <= last && h.Flags&format.FlagJump == 0 {
 			ok = false
 		}
-		last = b
+		last = max(last, b)
 	}
 	if !ok {
 		w.k.rep.bad(17, "%s: batch %d of positions [%d, %d) has births that are outside or do not grow", w.k.at(w.seg, at), h.Seq, h.First, h.End)
@@ -222,8 +229,8 @@ func (k *checker) checkClaims(seg uint32, claims []claim) {
 		switch {
 		case c.isPage() && e.Birth > format.Position(k.c.Meta.Seq):
 			k.rep.bad(19, "%s: %s was written by checkpoint %d, this one is %d", k.at(seg, uint32(i)), c, e.Birth, k.c.Meta.Seq)
-		case !c.isPage() && agrees && e.Birth >= k.c.Meta.Position:
-			k.rep.bad(19, "%s: %s was born at %d, the checkpoint's position is %d", k.at(seg, uint32(i)), c, e.Birth, k.c.Meta.Position)
+		case !c.isPage() && agrees && e.Birth >= k.births():
+			k.rep.bad(19, "%s: %s was born at %d, the checkpoint's position is %d", k.at(seg, uint32(i)), c, e.Birth, k.births())
 		}
 		if !c.isPage() && !k.o.Quick {
 			k.checkData(seg, uint32(i), c, e, agrees)

@@ -115,6 +115,9 @@ func (k *checker) claimAll() {
 	k.walk(k.segmentForest(func(uint64, [][]byte) {}))
 	f := &forest{tree: treeMap, perLeaf: format.RefsPerPage, limit: k.limit, leaf: k.mapLeaf,
 		roots: []format.Ref{m.MapRoot}, heights: []uint32{m.MapHeight}}
+	if m.Jump.End > 0 {
+		f.roots, f.heights = append(f.roots, m.Jump.Root), append(f.heights, m.MapHeight)
+	}
 	for _, s := range k.rep.Catalog.Snapshots {
 		if s.Height >= 1 && s.Height <= maxHeight {
 			f.roots, f.heights = append(f.roots, s.Root), append(f.heights, s.Height)

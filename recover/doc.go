@@ -33,7 +33,7 @@
 //
 // Check reads a container with nothing but package format's description in hand, so it is a second opinion
 // on what the volume wrote. Heads are the open segments that the checkpoint names, reserved the ones that it
-// says come next. A referenced chunk is one that the forward map, a snapshot, the segment tree or the
+// says come next. A referenced chunk is one that the forward map, that of a jump epoch, a snapshot, the segment tree or the
 // checkpoint itself leads to.
 //
 // The checkpoint
@@ -68,7 +68,7 @@
 //	C15  batches stand one behind the other from chunk 0 on, up to the head in an open segment; each batch of
 //	     the log has the sequence, the checksum and the position that follow from the one before
 //	C16  a summary says what the headers of the segment's batches say
-//	C17  births: in a log batch strictly growing in [first, end); in a segment below the maximum of the
+//	C17  births: in a log batch in [first, end) and, but in a jump epoch, strictly growing; in a segment below the maximum of the
 //	     row and of the summary, which are at most the position
 //	C18  the entry of a referenced chunk names the place in the tree that refers to it, and its checksum
 //	C19  a mapped chunk's birth < position; a page's birth <= checkpoint sequence

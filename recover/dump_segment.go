@@ -145,6 +145,9 @@ func batchFlags(f uint8) string {
 	if f&format.FlagRestart != 0 {
 		names = append(names, "restart")
 	}
+	if f&format.FlagJump != 0 {
+		names = append(names, "jump")
+	}
 	if f&format.FlagCommit != 0 {
 		names = append(names, "commit")
 	}

@@ -166,6 +166,9 @@ func (m *mender) between(from *format.Meta) error {
 		if h.Seq >= to.Seq {
 			return errEnough
 		}
+		if h.Flags&format.FlagJump != 0 {
+			return fmt.Errorf("batch %d of the log is of a jump epoch, whose records are in no order", h.Seq)
+		}
 		last = r.at
 		return m.apply(h, at, true)
 	}

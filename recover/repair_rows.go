@@ -119,12 +119,20 @@ func (m *mender) roll() error {
 	end, logged, head := m.meta.Position, m.meta.Logged, m.meta.Log.Segment
 	left := map[uint32]format.Position{}
 	var wrong error
+	jump, stop, next := false, format.LogPlace{}, m.meta.Log.Next
 	r.apply = func(h *format.BatchHeader, at Place) error {
+		if !jump && h.Flags&format.FlagJump != 0 {
+			jump, stop = true, r.res.Log
+		}
+		next = h.Next
+		if jump { // it goes to a map of its own, which is the volume's business; but where it stands nothing else may go
+			return nil
+		}
 		if wrong = m.apply(h, at, false); wrong != nil {
 			return errEnough
 		}
 		if at.Segment != head {
-			left[head], head = end, at.Segment
+			left[head], head = max(end, m.meta.Jump.End), at.Segment
 		}
 		end, logged = max(end, h.End), logged+uint64(h.Data)
 		return nil
@@ -132,6 +140,12 @@ func (m *mender) roll() error {
 	res, err := r.run()
 	if err != nil && !errors.Is(err, errEnough) {
 		return err
+	}
+	if jump {
+		if r.inc != m.c.Meta.Incarnation {
+			return fmt.Errorf("%s: checkpoints are lost in the middle of a jump epoch: create the mirror anew", m.d.Name())
+		}
+		res.Log, res.Passed = stop, append(res.Passed, next) // the log goes on behind it
 	}
 	if wrong != nil {
 		m.cannot("log: it ends at segment %d chunk %d: %v", res.Log.Segment, res.Log.Chunk, wrong)
@@ -152,7 +166,11 @@ func (m *mender) roll() error {
 		m.barred = true
 		m.did("log: checkpoints of incarnations %d to %d are lost; the log goes on across them", m.c.Meta.Incarnation+1, r.inc)
 	}
+	if m.rescue && jump {
+		m.cannot("log: a jump epoch begins or goes on at segment %d chunk %d: what it brings is not shown", res.Log.Segment, res.Log.Chunk)
+	}
 	if m.rescue {
+		m.meta.Jump = format.Jump{}
 		m.did("log: %s", rollLine(&res, end))
 		m.beyond()
 	}
@@ -226,7 +244,7 @@ func (m *mender) rowOf(seg uint32) format.SegmentRow {
 	}
 	if row.Kind == format.BatchLog {
 		_, _ = m.batches(seg, row.Kind, m.geo.Slots(), func(_ uint32, h *format.BatchHeader) {
-			if h.Commits() && h.End <= m.meta.Position {
+			if (h.Commits() || h.Flags&format.FlagJump != 0) && h.End <= m.births() {
 				row.MaxPosition = max(row.MaxPosition, h.End)
 			}
 		})

@@ -145,9 +145,7 @@ func (m *mender) writeTrees(catalogAnew bool) error {
 		m.used.set(m.meta.Catalog.Phys() + format.Phys(i))
 	}
 	m.count(int(m.meta.MapHeight)-1, m.meta.MapRoot, true)
-	for _, s := range m.catalog.Snapshots {
-		m.count(int(s.Height)-1, s.Root, false)
-	}
+	m.countOthers()
 	if m.meta.Log.Segment == noSegment {
 		var seg, next uint32
 		if seg, err = m.w.take(); err == nil {
@@ -164,13 +162,21 @@ func (m *mender) writeTrees(catalogAnew bool) error {
 	return m.placeRows()
 }
 
+// countOthers counts the maps that are not the volume's: snapshots', and that of a jump epoch.
+func (m *mender) countOthers() {
+	if m.meta.Jump.End > 0 {
+		m.count(int(m.meta.MapHeight)-1, m.meta.Jump.Root, false)
+	}
+	for _, s := range m.catalog.Snapshots {
+		m.count(int(s.Height)-1, s.Root, false)
+	}
+}
+
 // countBefore notes what the old trees and the changed leaves lead to: no page may be put there.
 func (m *mender) countBefore() {
 	m.used = &bitmap{}
 	m.count(int(m.c.Meta.MapHeight)-1, m.c.Meta.MapRoot, true)
-	for _, s := range m.catalog.Snapshots {
-		m.count(int(s.Height)-1, s.Root, false)
-	}
+	m.countOthers()
 	for _, b := range m.leaves {
 		for slot := range format.RefsPerPage {
 			if r := refAt(b, slot); m.w.good(r) {
@@ -305,15 +311,18 @@ func (m *mender) raise(seg uint32, row *format.SegmentRow) {
 	}
 	most := format.Position(0)
 	_, _ = m.batches(seg, format.BatchLog, m.geo.Slots(), func(_ uint32, h *format.BatchHeader) {
-		if h.Commits() && h.End <= m.meta.Position {
+		if h.Commits() && h.End <= m.births() {
 			most = max(most, h.End)
 		}
 	})
-	if row.MaxPosition < most || row.MaxPosition > m.meta.Position {
+	if row.MaxPosition < most || row.MaxPosition > m.births() {
 		m.did("segment %d: its maximum position is %d, not %d", seg, most, row.MaxPosition)
 		row.MaxPosition = most
 	}
 }
+
+// births is above the births of all records that count.
+func (m *mender) births() format.Position { return max(m.meta.Position, m.meta.Jump.End) }
 
 // flush writes the pages, summaries of segments that are full of them, and the meta chunk.
 func (w *metaWriter) flush() error {

@@ -66,7 +66,8 @@ func (r *roller) run() (Rolled, error) {
 			r.res.Void += len(r.pending)
 			r.pending = r.pending[:0]
 		}
-		if !r.h.Commits() {
+		// What a jump epoch brings is applied to a map of its own, so it need not wait for the batch that commits.
+		if !r.h.Commits() && r.h.Flags&format.FlagJump == 0 {
 			r.pending = append(r.pending, place)
 			continue
 		}

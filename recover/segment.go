@@ -65,7 +65,8 @@ type link struct {
 	known       bool
 	seq         uint64
 	crc         uint32
-	end         format.Position
+	first, end  format.Position
+	jump        bool // and it does not commit: the next batch can be of the same epoch
 	incarnation uint32
 	logged      uint64 // data chunks logged up to and with the batch
 }
@@ -110,10 +111,11 @@ func (s *chain) next(at uint32) error {
 			return fmt.Errorf("batch %d after batch %d", h.Seq, p.seq)
 		case h.PrevCRC != p.crc:
 			return fmt.Errorf("batch %d names %#08x as the checksum of the header before it, which has %#08x", h.Seq, h.PrevCRC, p.crc)
+		case p.jump && h.Flags&format.FlagJump != 0 && h.First == p.first: // perhaps with a newer cut
 		case h.First > p.end, h.First < p.end && h.Flags&format.FlagRestart == 0:
 			return fmt.Errorf("batch %d begins at position %d, the one before it ends at %d", h.Seq, h.First, p.end)
 		}
 	}
-	s.prev = link{true, h.Seq, s.crc, h.End, h.Incarnation, h.Logged + uint64(h.Data)}
+	s.prev = link{true, h.Seq, s.crc, h.First, h.End, h.Flags&format.FlagJump != 0 && !h.Commits(), h.Incarnation, h.Logged + uint64(h.Data)}
 	return nil
 }

@@ -59,6 +59,7 @@ const (
 const (
 	FlagCommit  = 1 << 0 // recovery may show the records up to this batch's end
 	FlagRestart = 1 << 1 // the batches since the last commit are void: the epoch begins again
+	FlagJump    = 1 << 2 // of a jump epoch: the newest content as of End of what was born in [First, End), in any order
 )
 
 const batchMagic = 0x54414243 // "CBAT"

@@ -37,6 +37,7 @@
 //	 152  8  data chunks ever logged 160  8  mapped chunks     168  8  history_floor  176  8  trim_floor
 //	 184  8  catalog reference       192  4  catalog bytes      200  8  capacity, bytes, 0 = none
 //	 208  8  free segments
+//	 216  8  jump: map root         224  8  its mapped chunks 232  8  its end, 0 = none   240  8  base    248  8  cursor
 //	4092  4  crc of the 4092 bytes before
 //
 // Recovery takes the valid meta chunk with the greater sequence. Incarnation grows by one each time the
@@ -78,7 +79,9 @@
 //
 // The header of log batch n+1 holds the crc of the header of log batch n: a batch follows only the one
 // that it was written after. flags: 1 commit, the records up to here may be shown (a mirror's epoch ends
-// here; a source's every batch has it), 2 restart, what was not committed before it is void. next is the segment in which the log goes on when this one is full.
+// here; a source's every batch has it), 2 restart, what was not committed before it is void, 4 jump, of an epoch that
+// holds, of each chunk that was born in [first, end), only the newest content as of end; all of its batches have
+// the same first and end. next is the segment in which the log goes on when this one is full.
 // logged is the number of data chunks that the log took before this batch, in the life of the volume.
 //
 // An entry is the inverse map of one record:

@@ -45,6 +45,16 @@ type Meta struct {
 	CatalogLen  uint32
 	Capacity    int64  // bound of the container, bytes; 0: none
 	Free        uint64 // segments below Segments that are free
+	Jump        Jump
+}
+
+// Jump is how far a mirror has got with a jump epoch: a second forward map, which becomes the first one when it ends.
+type Jump struct {
+	Root   Ref
+	Mapped uint64
+	End    Position // of the epoch; 0: there is none
+	Base   Position // the second map holds the source's content as of Base below
+	Cursor uint64   // this logical chunk, and from it on the mirror's own as of Position
 }
 
 const metaMagic = "CAWRMMET"
@@ -83,6 +93,11 @@ func (m *Meta) Encode(b []byte) {
 	le.PutUint32(b[192:], m.CatalogLen)
 	le.PutUint64(b[200:], uint64(m.Capacity))
 	le.PutUint64(b[208:], m.Free)
+	le.PutUint64(b[216:], uint64(m.Jump.Root))
+	le.PutUint64(b[224:], m.Jump.Mapped)
+	le.PutUint64(b[232:], uint64(m.Jump.End))
+	le.PutUint64(b[240:], uint64(m.Jump.Base))
+	le.PutUint64(b[248:], m.Jump.Cursor)
 	seal(b)
 }
 
@@ -117,6 +132,7 @@ func DecodeMeta(b []byte) (Meta, error) {
 	m.CatalogLen = le.Uint32(b[192:])
 	m.Capacity = int64(le.Uint64(b[200:]))
 	m.Free = le.Uint64(b[208:])
+	m.Jump = Jump{Ref(le.Uint64(b[216:])), le.Uint64(b[224:]), Position(le.Uint64(b[232:])), Position(le.Uint64(b[240:])), le.Uint64(b[248:])}
 	if m.Size < 0 || m.Size > MaxLogicalSize || m.Size%ChunkSize != 0 || m.MapHeight < 1 || m.MapHeight > 4 ||
 		m.SegHeight < 1 || m.SegHeight > 4 || m.CatalogLen > MaxCatalog || m.Segments > PhysLimit || m.Capacity < 0 {
 		return m, fmt.Errorf("meta chunk: %w", ErrInvalid)

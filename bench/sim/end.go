@@ -12,6 +12,7 @@ func (w *world) heal() {
 	w.say("heal")
 	w.opDiskWell()
 	w.net.SetWeather(network.Weather{})
+	calm := false
 	for range 100 {
 		all := true
 		for _, n := range w.nodes {
@@ -21,9 +22,11 @@ func (w *world) heal() {
 			n.d.light(-1, false)
 			all = all && n.up() && n.v.Status().Failed == nil
 		}
-		if all {
+		if all && calm {
 			return
 		}
+		calm = all // an operation that was under way when the fuse was taken out may end a life yet
+		time.Sleep(time.Second)
 	}
 	w.fatal("hang", "somebody never comes up")
 }
@@ -58,7 +61,7 @@ func (w *world) drain() {
 	}
 	for _, n := range w.nodes {
 		w.compare(n)
-		if a, b := s.v.EndMark().Bytes, n.v.EndMark().Bytes; a != b {
+		if a, b := s.v.EndMark().Bytes, n.v.EndMark().Bytes; a != b && n.v.HistoryFloor() == 0 { // a jump epoch leaves out what was superseded
 			w.fatal("cut", "the source has logged %d bytes, %s %d", a, n.name, b)
 		}
 	}

@@ -49,6 +49,7 @@ const (
 	headerSize = 16
 	frameMagic = "CWRM"
 	flagCommit = 1
+	flagJump   = 2
 	readBuffer = 16 << 10
 )
 
@@ -148,7 +149,7 @@ func (t Type) bounds() (lowest, limit int, flags uint8) {
 	case TypeRefuse:
 		return 2, 2 << 10, 0
 	case TypeRecords:
-		return recordsFixed, MaxRecords, flagCommit
+		return recordsFixed, MaxRecords, flagCommit | flagJump
 	case TypeAck:
 		return 8, 8, 0
 	case TypeBeat:

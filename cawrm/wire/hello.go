@@ -24,13 +24,15 @@ type Welcome struct {
 	Capabilities uint64
 	Volume       format.UUID // zero: none yet
 	SyncPtr      format.Position
+	Base         format.Position // of a jump epoch that was interrupted; 0: there is none
+	Cursor       uint64          // logical chunks below it are as of Base
 	Name         string
 	Lineage      []format.Lineage
 }
 
 const (
 	helloFixed   = 72
-	welcomeFixed = 48
+	welcomeFixed = 64
 	linkSize     = 24
 )
 
@@ -65,6 +67,8 @@ func AppendWelcome(b []byte, w *Welcome) ([]byte, error) {
 	b = le.AppendUint64(b, w.Capabilities)
 	b = append(b, w.Volume[:]...)
 	b = le.AppendUint64(b, uint64(w.SyncPtr))
+	b = le.AppendUint64(b, uint64(w.Base))
+	b = le.AppendUint64(b, w.Cursor)
 	b = appendNames(b, w.Name, w.Lineage)
 	return endFrame(b, at, 0), nil
 }
@@ -131,12 +135,16 @@ func (r *Reader) Welcome() (Welcome, error) {
 	w.Capabilities = le.Uint64(b[8:])
 	copy(w.Volume[:], b[16:])
 	w.SyncPtr = format.Position(le.Uint64(b[32:]))
+	w.Base, w.Cursor = format.Position(le.Uint64(b[40:])), le.Uint64(b[48:])
 	var err error
 	if w.Name, w.Lineage, err = names(b[welcomeFixed-8:]); err != nil {
 		return w, fmt.Errorf("WELCOME: %w", err)
 	}
 	if w.Volume.IsZero() != (len(w.Lineage) == 0) {
 		return w, fmt.Errorf("WELCOME: a volume id and a lineage go together: %w", ErrInvalid)
+	}
+	if w.Base > 0 && w.Base <= w.SyncPtr || w.Base == 0 && w.Cursor > 0 || w.Cursor > format.MaxLogicalSize/format.ChunkSize {
+		return w, fmt.Errorf("WELCOME: chunks below %d as of %d, with sync_ptr %d: %w", w.Cursor, w.Base, w.SyncPtr, ErrInvalid)
 	}
 	return w, nil
 }

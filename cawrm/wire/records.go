@@ -12,6 +12,7 @@ type Records struct {
 	First, End format.Position
 	Time       int64 // of the first record, unix nanoseconds
 	Commit     bool  // an epoch ends at End
+	Jump       bool  // of a jump epoch over [First, End)
 	Entries    []format.Entry
 	Data       []byte // one chunk for each data entry, in order
 }
@@ -32,6 +33,9 @@ func AppendRecords(b []byte, rec *Records) ([]byte, error) {
 	var flags uint8
 	if rec.Commit {
 		flags = flagCommit
+	}
+	if rec.Jump {
+		flags |= flagJump
 	}
 	b = beginFrame(b, TypeRecords, flags)
 	b = le.AppendUint64(b, uint64(rec.First))
@@ -79,7 +83,7 @@ func (r *Reader) Records(rec *Records) error {
 	}
 	data := rec.Data[:0]
 	*rec = Records{First: format.Position(le.Uint64(b)), End: format.Position(le.Uint64(b[8:])),
-		Time: int64(le.Uint64(b[16:])), Commit: r.head[5]&flagCommit != 0, Entries: entries, Data: data}
+		Time: int64(le.Uint64(b[16:])), Commit: r.head[5]&flagCommit != 0, Jump: r.head[5]&flagJump != 0, Entries: entries, Data: data}
 	if err := rec.check(r.data); err != nil {
 		return err
 	}
@@ -103,13 +107,20 @@ func (rec *Records) check(data int) error {
 	if rec.End <= rec.First || len(rec.Entries) > MaxEntries || size > MaxRecords {
 		return fmt.Errorf("RECORDS [%d, %d) of %d entries, %d bytes: %w", rec.First, rec.End, len(rec.Entries), size, ErrInvalid)
 	}
-	chunks, next := 0, rec.First
+	chunks, next, lba := 0, rec.First, uint64(0)
 	for i := range rec.Entries {
 		e := &rec.Entries[i]
 		if e.Birth < next || e.Birth >= rec.End {
 			return bad("birth out of order", i)
 		}
-		next = e.Birth + 1
+		if rec.Jump {
+			if e.LBA < lba {
+				return bad("chunk out of order", i)
+			}
+			lba = e.LBA + uint64(e.Count)
+		} else {
+			next = e.Birth + 1
+		}
 		switch e.Kind {
 		case format.KindData:
 			chunks++

@@ -37,7 +37,7 @@
 //	1 HELLO     <= 64 KiB
 //	2 WELCOME   <= 64 KiB
 //	3 REFUSE    <= 2 KiB
-//	4 RECORDS   <= 2 MiB     1 commit: an epoch ends here
+//	4 RECORDS   <= 2 MiB     1 commit: an epoch ends here, 2 jump: of a jump epoch
 //	5 ACK       8
 //	6 BEAT      0
 //
@@ -53,14 +53,15 @@
 //
 // # WELCOME (hello.go)
 //
-//	 0        2      4      8              16        32            40      42      44    48
-//	+--------+------+------+--------------+---------+-------------+-------+-------+-----+- - - +- - - - - - -+
-//	|version | zero | zero | capabilities | volume  | sync_ptr    | name  | links | zero| name | links       |
-//	| u16    |      |      | taken u64    | id 16   |             | bytes | u16   |     |      | 24 each     |
-//	+--------+------+------+--------------+---------+-------------+-------+-------+-----+- - - +- - - - - - -+
+//	 0        2      4      8              16        32         40       48       56      58      60    64
+//	+--------+------+------+--------------+---------+----------+--------+--------+-------+-------+-----+- - - +- - - - - - -+
+//	|version | zero | zero | capabilities | volume  | sync_ptr | base   | cursor | name  | links | zero| name | links       |
+//	| u16    |      |      | taken u64    | id 16   |          | pos    | chunk  | bytes | u16   |     |      | 24 each     |
+//	+--------+------+------+--------------+---------+----------+--------+--------+-------+-------+-----+- - - +- - - - - - -+
 //
 // A volume id of zero means "none yet": the mirror is empty and takes the source's. sync_ptr is the position
-// of the last committed cut, name the peer's own. The capabilities taken are a subset of those offered;
+// of the last committed cut, name the peer's own. With a base other than zero the mirror has got a part of a jump epoch: the
+// chunks below cursor as of base. The capabilities taken are a subset of those offered;
 // none is defined so far (compression and deltas will be).
 //
 // # REFUSE (control.go)
@@ -88,6 +89,10 @@
 // positions where cleaning has dropped what was superseded. Kinds as on disk: 1 data (count 1, crc of the
 // chunk), 2 discard, 3 zero (count chunks, no data). time is that of the first record.
 //
+// The frames of a jump epoch all say the same [first, end): together they hold, of all that was born in it, the newest
+// content as of end, each chunk once. The entries of a frame are in the order of logical chunks, not of births; the last
+// frame commits, and may be empty.
+//
 // # ACK (control.go)
 //
 //	 0            8
@@ -112,7 +117,7 @@ import (
 
 const (
 	// Version of the protocol; another one is refused.
-	Version = 1
+	Version = 2
 
 	// MaxHello bounds HELLO and WELCOME, MaxRecords a RECORDS frame, in bytes.
 	MaxHello   = 64 << 10

@@ -1,0 +1,158 @@
+package aodi
+
+import (
+	"fmt"
+
+	"cawrm/aodi/format"
+)
+
+// head is a forward map that changes: the volume's own, or the one that a jump epoch brings.
+type head struct {
+	tree   tree
+	mapped int64 // logical chunks that are not holes
+	under  *head // shares pages and chunks with this one, which does not change meanwhile; nil: with none
+}
+
+// coming is a mirror's content to be. A jump epoch's records are not in the order of the log, so what they make is not
+// shown, and lies in a map of its own, which began as a copy of the volume's and shares what it has not changed. When the
+// epoch is whole and durable it takes the place of the volume's. Checkpoints keep both, so that an epoch which was
+// interrupted goes on where it stopped, whichever side was restarted.
+type coming struct {
+	head
+	end    Position // of the epoch
+	base   Position // what the source's chunks below cursor are as of, at least
+	cursor uint64
+	whole  bool // all of it is staged, and waits for Commit
+}
+
+func (v *Volume) newComing(j format.Jump) *coming {
+	t := tree{id: treeMap, arena: v.arena, pages: v.pages, root: j.Root, height: v.main.tree.height}
+	return &coming{head: head{tree: t, mapped: int64(j.Mapped), under: v.main}, end: j.End, base: j.Base, cursor: j.Cursor}
+}
+
+// meta is what a checkpoint keeps of it.
+func (c *coming) meta() format.Jump {
+	if c == nil {
+		return format.Jump{}
+	}
+	return format.Jump{Root: c.tree.root, Mapped: uint64(c.mapped), End: c.end, Base: c.base, Cursor: c.cursor}
+}
+
+// took notes that a record of the epoch that ends at end was applied. A source goes over the chunks from the first to the
+// last, so when one comes from behind the cursor, all before it are as of end.
+func (c *coming) took(e *format.Entry, end Position) {
+	c.end = end
+	if e.Kind == format.KindData && e.LBA >= c.cursor {
+		c.cursor, c.base = e.LBA+1, end
+	}
+}
+
+// Coming tells how far a jump epoch has got that was interrupted: the chunks below cursor are as of base. ok is false when
+// there is none.
+func (v *Volume) Coming() (base Position, cursor uint64, ok bool) {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	if v.coming == nil {
+		return 0, 0, false
+	}
+	if v.coming.base == 0 {
+		return v.coming.end, 0, true // begun, no more
+	}
+	return v.coming.base, v.coming.cursor, true
+}
+
+// beginComingLocked begins a jump epoch, or goes on with the one that is there.
+func (v *Volume) beginComingLocked(end Position) *coming {
+	if v.coming == nil {
+		v.coming = v.newComing(format.Jump{Root: v.main.tree.root, Mapped: uint64(v.main.mapped), End: end})
+	}
+	v.coming.end = end
+	return v.coming
+}
+
+// showComingLocked makes the coming map the volume's, and counts what only the old one has led to as dead.
+func (v *Volume) showComingLocked(end Position) error {
+	c, old := v.coming, v.main
+	if err := v.dropReplacedLocked(&old.tree, &c.tree, old.tree.height-1, old.tree.root, c.tree.root); err != nil {
+		return err
+	}
+	c.under = nil
+	v.main, v.coming = &c.head, nil
+	v.setShown(end)
+	v.raiseFloor(end) // what was superseded below it never came
+	return nil
+}
+
+// dropReplacedLocked counts what a leads to and b, the reference at the same place of the newer map, does not.
+func (v *Volume) dropReplacedLocked(from, to *tree, level int, a, b ref) error {
+	if a == b || a == format.Unmapped {
+		return nil
+	}
+	if inMemory(a) {
+		return fmt.Errorf("page at level %d of the old map is newer than the checkpoint", level) // beginJump has seen to that
+	}
+	old, err := from.bytes(a, true)
+	if err != nil {
+		return err
+	}
+	var now []byte
+	if b != format.Unmapped {
+		if now, err = to.bytes(b, true); err != nil {
+			return err
+		}
+	}
+	d := dropper{v: v, h: &head{}}
+	for i := range uint64(format.RefsPerPage) {
+		ra, rb := refAt(old, i), format.Unmapped
+		if now != nil {
+			rb = refAt(now, i)
+		}
+		if level == 0 && ra != rb {
+			d.drop(i, ra)
+		} else if level > 0 {
+			if err := v.dropReplacedLocked(from, to, level-1, ra, rb); err != nil {
+				return err
+			}
+		}
+	}
+	if err := d.done(); err != nil {
+		return err
+	}
+	if inMemory(b) {
+		if info := &v.arena.info[memoryPage(b)]; info.gen == v.arena.gen && info.old == a {
+			return nil // the next checkpoint counts it, since nobody shares it any more
+		}
+	}
+	return v.dropPageLocked(a)
+}
+
+// sharedPage tells whether the page that one of a coming map replaces is still one of the volume's.
+func (v *Volume) sharedPage(p *pageInfo) (bool, error) {
+	if v.coming == nil || p.tree != &v.coming.tree || !p.old.HasData() {
+		return false, nil
+	}
+	r, err := v.main.tree.refOf(p.level, p.index)
+	return r == p.old, err
+}
+
+// replayBatch applies one batch in recovery.
+func (v *Volume) replayBatch(h *format.BatchHeader, seg, chunk uint32) error {
+	if h.Flags&format.FlagJump == 0 {
+		if err := v.applyLocked(v.main, h, seg, chunk); err != nil {
+			return err
+		}
+		v.setShown(h.End)
+		return nil
+	}
+	c := v.beginComingLocked(h.End)
+	if err := v.applyLocked(&c.head, h, seg, chunk); err != nil {
+		return err
+	}
+	for i := range h.Entries {
+		c.took(&h.Entries[i], h.End)
+	}
+	if h.Commits() {
+		return v.showComingLocked(h.End)
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package aodi
+
+import (
+	"time"
+
+	"cawrm/aodi/format"
+)
+
+// What becomes of a dead segment:
+//
+//	dead      the last live chunk in it was replaced (segmentTable.put)
+//	released  a checkpoint says that it is free (collectDeadLocked); the one before may still need it (V4)
+//	kept      that checkpoint is durable (reclaim); the space stays, because writing where something was written before is
+//	          cheaper for the file system, and most segments are needed again soon
+//	punched   it was not needed: the space goes back to the file system (punch)
+//
+// A batch that an earlier life of the segment left there is not taken for one of the new: its sequence number is older.
+
+const (
+	minKept   = 4               // free segments that keep their space, whatever the load
+	restAfter = 5 * time.Second // without a write, all space goes back
+)
+
+// voidSegment is a segment of a mirror that holds nothing but an epoch that was given up.
+type voidSegment struct {
+	segment uint32
+	seq     uint64 // of the last batch there
+}
+
+// HistoryFloor is the position from which on every record is still in the log. What is older can be superseded and gone.
+func (v *Volume) HistoryFloor() Position { return Position(v.floor.Load()) }
+
+// reclaim makes segments that nothing durable refers to ready for use.
+func (v *Volume) reclaim(segs []uint32) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	for _, seg := range segs {
+		v.pages.forget(seg)
+		v.dropResidentLocked(seg)
+		delete(v.segs.taken, seg)
+		v.segs.kept = append(v.segs.kept, seg)
+	}
+	v.room.Broadcast()
+}
+
+// dropResidentLocked forgets batches of a segment that was freed: something else will be at their place.
+func (v *Volume) dropResidentLocked(seg uint32) {
+	left := v.resident[:0]
+	for _, b := range v.resident {
+		if b.segment == seg && b.written.Load() {
+			v.spare = append(v.spare, b)
+		} else {
+			left = append(left, b)
+		}
+	}
+	v.resident = left
+}
+
+// punch gives back the space of all free segments but the keep youngest.
+func (v *Volume) punch(keep int) {
+	for {
+		v.mapMu.Lock()
+		if len(v.segs.kept) <= keep {
+			v.mapMu.Unlock()
+			return
+		}
+		seg := v.segs.kept[0]
+		v.segs.kept = v.segs.kept[1:]
+		v.segs.taken[seg] = true // nothing new can come there meanwhile
+		v.mapMu.Unlock()
+		if err := v.d.Punch(int64(v.geo.Phys(seg, 0))*format.ChunkSize, v.geo.SegmentBytes()); err != nil {
+			v.log.Warn("space of a free segment was not given back", "segment", seg, "err", err)
+		}
+		v.mapMu.Lock()
+		delete(v.segs.taken, seg)
+		v.mapMu.Unlock()
+	}
+}
+
+// rest is for a volume that is not written to: short lags are over, and what is free goes back to the file system.
+func (v *Volume) rest() error {
+	v.mapMu.Lock()
+	v.segs.recent = nil
+	dead := len(v.segs.dead) > 0
+	v.mapMu.Unlock()
+	var err error
+	if dead {
+		err = v.Checkpoint()
+	}
+	v.punch(0)
+	return err
+}
+
+// punchTail gives back what lies behind the last segment: a crash can leave it. Before the volume is shared.
+func (v *Volume) punchTail() {
+	if end := v.geo.Bytes(v.segs.count); !v.d.Fixed() && end < v.d.Size() {
+		if err := v.d.Punch(end, v.d.Size()-end); err != nil {
+			v.log.Warn("space behind the last segment was not given back", "err", err)
+		}
+	}
+}
