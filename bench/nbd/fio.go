@@ -27,8 +27,10 @@ type result struct {
 func fioArgs(c config, k workload, uri string) []string {
 	args := []string{
 		"--name=" + k.name, "--ioengine=nbd", "--uri=" + uri, "--size=" + fioSize(c.size),
-		"--time_based", fmt.Sprintf("--runtime=%dms", c.seconds.Milliseconds()),
 		"--randrepeat=0", "--norandommap", "--output-format=json",
+	}
+	if !k.once {
+		args = append(args, "--time_based", fmt.Sprintf("--runtime=%dms", c.seconds.Milliseconds()))
 	}
 	return append(args, k.args...)
 }
