@@ -347,7 +347,7 @@ func (m *mender) slotsOf(seg uint32, row *format.SegmentRow) (slots []format.Ent
 	slots = make([]format.Entry, m.geo.Slots())
 	end := m.geo.Slots()
 	if seg == m.c.Meta.MetaSegment {
-		end = m.c.Meta.MetaChunk
+		end = min(end, m.c.Meta.MetaChunk) // a checkpoint with a right checksum can say anything
 	}
 	at, _ := m.batches(seg, row.Kind, end, func(at uint32, h *format.BatchHeader) { fillSlots(slots, at, h) })
 	_, used := m.used.live(m.geo, seg)

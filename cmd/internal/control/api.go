@@ -82,7 +82,8 @@ type Mirror struct {
 	SentBytes  int64   `json:"sent_bytes"`  // put on the wire since the daemon's start
 	LastError  string  `json:"last_error"`  // why the link was down last, kept when it is back; "" when it never was
 
-	LastErrorTime string `json:"last_error_time,omitempty"` // RFC 3339
+	EpochProgress float64 `json:"epoch_progress"`            // of a jump epoch that is on its way: 0 to 1, as far as it was sent; else 0
+	LastErrorTime string  `json:"last_error_time,omitempty"` // RFC 3339
 }
 
 // Source is a mirror's source as the mirror sees it.

@@ -99,6 +99,8 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		ETASeconds: st.ETASeconds,
 		SentBytes:  st.SentBytes,
 		LastError:  st.LastError,
+
+		EpochProgress: st.Jump,
 	}
 	if !st.LastErrorAt.IsZero() {
 		m.LastErrorTime = st.LastErrorAt.UTC().Format(time.RFC3339)

@@ -109,6 +109,9 @@ func TestProgressIsNotRoundedUp(t *testing.T) {
 	if got := show.Progress(v, control.Mirror{SyncPtr: 999999}); got >= 0.995 {
 		t.Error(got)
 	}
+	if got := show.Progress(v, control.Mirror{SyncPtr: 500000, EpochProgress: 0.5}); got != 0.75 {
+		t.Errorf("half of the log, and half of an epoch that is the rest: %v", got)
+	}
 	if got := show.Progress(v, control.Mirror{SyncPtr: 1000000}); got != 1 {
 		t.Error(got)
 	}

@@ -119,12 +119,14 @@ func mirrorNote(v control.Volume, m control.Mirror) string {
 	return note
 }
 
-// Progress is the part of the volume's log that the mirror has, between 0 and 1. It is not rounded up: 1 means all.
+// Progress is the part of the volume's log that the mirror has, or has been sent of a jump epoch, between 0 and 1. It is not
+// rounded up: 1 means all.
 func Progress(v control.Volume, m control.Mirror) float64 {
 	if m.SyncPtr >= v.DurablePtr {
 		return 1
 	}
-	return min(float64(m.SyncPtr)/float64(v.DurablePtr), 0.994)
+	has, all := float64(m.SyncPtr), float64(v.DurablePtr)
+	return min((has+m.EpochProgress*(all-has))/all, 0.994)
 }
 
 // table aligns columns and leaves no blanks at the ends of lines.
