@@ -6,8 +6,10 @@
 //	write   WriteAt -> open batch + forward map (write.go, mapping.go) -> queue -> runAppend -> disk (append.go)
 //	flush   close the batch, wait until all before is written, one shared fdatasync (durable.go)
 //	read    forward map -> batch still in memory, or disk; verified (read.go)
-//	mirror  out: ReadLog (logreader.go); in: Stage, Commit (epoch.go)
+//	mirror  out: ReadLog (logreader.go), or OpenCut, each chunk once (cut.go)
+//	        in: Stage, Commit (epoch.go); a jump epoch goes into the coming map, which then becomes main (jump.go, head.go)
 //	map     radix tree of pages, in memory when newer than the checkpoint (tree.go, pages.go) -> Checkpoint (checkpoint.go)
+//	space   dead segment -> freed by a checkpoint (freeze.go) -> used again, or punched when the volume rests (reclaim.go)
 //	open    newest checkpoint + roll-forward (package recover) applied by the code of live writes (open.go)
 //
 // # Positions
@@ -35,7 +37,8 @@
 //
 // # Absences
 //
-// No mirroring state: a mirror only reads the log. No read cache: the kernel's page cache is it. No cleaning yet.
+// No mirroring state: a mirror only reads the log, or a cut. No read cache: the kernel's page cache is it. No cleaning yet:
+// a segment with one live chunk stays.
 package aodi
 
 import (

@@ -9,9 +9,14 @@
 //	                                      |  in flight  |  never shipped  |
 //	peer       [ committed cut .......... )[ staged     )
 //
+// A mirror that is far behind (ship.go: farBehind), or below history_floor, where the log is not complete any more, is
+// brought up by a jump epoch: runRead opens a Cut of the volume and ships each chunk that the mirror lacks once, as of
+// the cut's end, and what was discarded; then it reads the log on from there. The peer's volume takes it into a coming map
+// and shows it when it is whole; until then sync_ptr stays. WELCOME says how far an interrupted one has got, and it goes on there.
+//
 //	source                                                peer
 //	  runSync     dials, says HELLO, backs off              runAccept, runConn   HELLO, checks, WELCOME
-//	  runRead     log -> epoch buffers                      runReceive   frames -> Stage
+//	  runRead     log or cut -> epoch buffers               runReceive   frames -> Stage
 //	  runSend     epoch buffers -> RECORDS, BEAT  ------->  runCommit    Commit: one fdatasync for all that is staged
 //	  runReceive  sync_ptr                <-------  ACK     runAnswer    ACK, BEAT
 //
@@ -21,11 +26,11 @@
 //	I2  the mirror's position is the end of an epoch, and the mirror's content is the source's at that position
 //	I3  sync_ptr at the source <= the mirror's position: the peer acknowledges only what it has committed
 //	I4  sync_ptr never goes back within a session; between sessions the peer is the authority
-//	I5  bytes in flight < Window + one epoch
+//	I5  bytes in flight < Window + one epoch, not counting a jump epoch's before its end: those only the link holds back
 //	I6  at most one source feeds a mirror at a time
 //
-// I1 is why a crash of the source can never leave the mirror ahead of it. I2 needs no bookkeeping: an epoch is
-// staged invisibly and shown as a whole after it is durable, so either side may die at any instruction.
+// I1 is why a crash of the source can never leave the mirror ahead of it. I2 needs no bookkeeping here: an epoch, also one
+// that jumps, is staged invisibly and shown as a whole after it is durable, so either side may die at any instruction.
 //
 // # Who may call what
 //
@@ -48,13 +53,14 @@
 // Nothing proves who a source is: whoever reaches the port and knows the names and ids may feed a mirror. So the port
 // belongs on a network that is trusted, until the link is encrypted. What a stranger can cost is bounded in visitors.go:
 // 64 connections that feed nothing, of which the oldest of the busiest address goes for a new one; one that waits to
-// replace a feed; an epoch of so many records. What arrives and is not a whole epoch leaves no trace.
+// replace a feed; an epoch of so many records, unless it jumps, since such a one is not kept in memory. What arrives and is
+// not a whole epoch is never shown.
 //
 // # Units
 //
 // Status.RateBps is bits per second, as "bps" is in networking: 8 times the data bytes that the mirror acknowledged
 // in the last five seconds, a second. All sizes are bytes. Lag is measured against end_ptr.
 //
-// Absences: no jump epochs, promotion, chains of different lineage, compression, encryption or plain NBD targets
+// Absences: no promotion, chains of different lineage, compression, encryption or plain NBD targets
 // yet. wire has capability bits for the first comers, Compare has the rule for promotion.
 package cawrm
