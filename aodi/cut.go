@@ -103,6 +103,7 @@ func (c *Cut) findGone() (ranges, error) {
 		return nil, err
 	}
 	defer r.Close()
+	r.ahead = headerAhead
 	var g ranges
 	for r.pos < c.End {
 		entries, err := r.nextEntries()
@@ -122,6 +123,9 @@ func (c *Cut) findGone() (ranges, error) {
 	}
 	return g.merged(), nil
 }
+
+// headerAhead is what is read with a header, bytes: of large batches little is wanted, of small ones the next headers.
+const headerAhead = 32 << 10
 
 // maxGone bounds the ranges in memory, 16 bytes each.
 const maxGone = 1 << 20

@@ -36,6 +36,7 @@ type LogReader struct {
 	block []byte
 	win   []byte // bytes of the container from winAt on, read ahead
 	winAt int64
+	ahead int // bytes of a read that goes on in order
 }
 
 // readAhead is how much of the log is read with one request when it is not in memory.
@@ -46,7 +47,7 @@ func (v *Volume) ReadLog(from Position) (*LogReader, error) {
 	if end := v.shown(); from > end {
 		return nil, fmt.Errorf("%s: position %d lies beyond end_ptr %d", v.d.Name(), from, end)
 	}
-	return &LogReader{v: v, pos: from, block: make([]byte, chunkSize)}, nil
+	return &LogReader{v: v, pos: from, block: make([]byte, chunkSize), ahead: readAhead}, nil
 }
 
 // Position is the position of the next record.
@@ -239,13 +240,13 @@ func (r *LogReader) header() error {
 // log had then: a batch that was not written yet must not be remembered.
 func (r *LogReader) bytes(off int64, n int) ([]byte, error) {
 	if off < r.winAt || off+int64(n) > r.winAt+int64(len(r.win)) {
-		want := int64(max(n, readAhead))
+		want := int64(max(n, r.ahead))
 		want = min(want, r.v.writtenEnd(r.seg)-off)
 		if want < int64(n) {
 			return nil, fmt.Errorf("%s: the log ends before byte %d; run `cawrm check`", r.v.d.Name(), off+int64(n))
 		}
 		if int64(cap(r.win)) < want {
-			r.win = make([]byte, max(want, readAhead))
+			r.win = make([]byte, max(want, int64(r.ahead)))
 		}
 		r.win, r.winAt = r.win[:want], off
 		if err := r.v.d.ReadAt(r.win, off); err != nil {
