@@ -34,6 +34,7 @@ func TestVoidSegmentIsHeld(t *testing.T) {
 	src := open(t, ds, quiet)
 	defer src.Close()
 	dst := newMirror(t, dm, 32, src, quiet)
+	defer dst.Close()
 	far := func(i int) uint64 { return uint64(i) * 512 }
 	must := func(err error) {
 		t.Helper()
