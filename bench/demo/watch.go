@@ -83,6 +83,10 @@ func (s *stage) watch(ctx context.Context, limit time.Duration, ok func(site.Vol
 // describe is one line of what status --json says.
 func describe(v site.Volume) string {
 	m := v.Mirrors[0]
-	return fmt.Sprintf("%-10s  end_ptr %-7d durable_ptr %-7d sync_ptr %-7d lag %8d records %7.1f MiB %5.1f s",
+	line := fmt.Sprintf("%-10s  end_ptr %-7d durable_ptr %-7d sync_ptr %-7d lag %8d records %7.1f MiB %5.1f s",
 		m.State, v.EndPtr, v.DurablePtr, m.SyncPtr, m.LagRecords, mib(m.LagBytes), m.LagSeconds)
+	if m.EpochProgress > 0 {
+		line += fmt.Sprintf("   %3.0f%% sent", 100*m.EpochProgress)
+	}
+	return line
 }

@@ -22,17 +22,18 @@ type Process struct {
 
 // Mirror is one mirror of a volume in `cawrm status --json`.
 type Mirror struct {
-	ID         string   `json:"id"`
-	URL        string   `json:"url"`
-	State      string   `json:"state"` // connecting, syncing, synced, down
-	SyncPtr    uint64   `json:"sync_ptr"`
-	LagRecords uint64   `json:"lag_records"`
-	LagBytes   int64    `json:"lag_bytes"`
-	LagSeconds float64  `json:"lag_seconds"`
-	RateBps    float64  `json:"rate_bps"`
-	ETASeconds *float64 `json:"eta_seconds"`
-	SentBytes  int64    `json:"sent_bytes"`
-	LastError  string   `json:"last_error"`
+	ID            string   `json:"id"`
+	URL           string   `json:"url"`
+	State         string   `json:"state"` // connecting, syncing, synced, down
+	SyncPtr       uint64   `json:"sync_ptr"`
+	LagRecords    uint64   `json:"lag_records"`
+	LagBytes      int64    `json:"lag_bytes"`
+	LagSeconds    float64  `json:"lag_seconds"`
+	EpochProgress float64  `json:"epoch_progress"`
+	RateBps       float64  `json:"rate_bps"`
+	ETASeconds    *float64 `json:"eta_seconds"`
+	SentBytes     int64    `json:"sent_bytes"`
+	LastError     string   `json:"last_error"`
 }
 
 // Synced says whether the volume has mirrors and each holds all of it: the
