@@ -16,7 +16,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 CAWRM_KILL_CYCLES ?= 15
 
 # How long make test simulates, in seconds.
-CAWRM_SIM_SECONDS ?= 75
+CAWRM_SIM_SECONDS ?= 180
 
 # Arguments of bench-nbd and demo: make bench-nbd ARGS='--rounds 1'
 ARGS ?=
