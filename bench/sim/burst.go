@@ -128,6 +128,15 @@ func (w *world) learn(s *node, end aodi.Position) {
 	w.model.truncate(min(w.known, end)) // a crash may have taken records before theirs, too
 	if err := w.assign(s, end, next); err != nil {
 		w.model.truncate(w.known)
+		if errors.Is(err, aodi.ErrHistoryGone) {
+			// The source crashed amid the clients, and its next life freed segments whose records later ones had all
+			// superseded, before anyone could ask for their order: no promise is broken, but no model can be made.
+			if !w.over {
+				w.count("orders lost", 1)
+			}
+			w.over = true
+			return
+		}
 		if !s.d.isDead() && !w.allowed(s, err) {
 			w.fatal("error", "read the log from %d on: %v", w.known, err)
 		}

@@ -22,7 +22,7 @@ func (w *world) heal() {
 			n.d.light(-1, false)
 			all = all && n.up() && n.v.Status().Failed == nil
 		}
-		if all && calm {
+		if all && calm || w.over {
 			return
 		}
 		calm = all // an operation that was under way when the fuse was taken out may end a life yet

@@ -51,6 +51,7 @@ type world struct {
 	oldEnd  aodi.Position // 0: not known yet
 	kept    bool          // the copy is of the boot that is under way
 	guests  []func()      // what else must be stopped when a history ends early
+	over    bool          // nobody can say any more what the disks should hold: the history ends
 	said    []string
 	doing   string
 
@@ -131,11 +132,14 @@ func (w *world) run() {
 	for _, n := range w.nodes {
 		w.revive(n)
 	}
-	for i := range w.cfg.steps {
+	for i := 0; i < w.cfg.steps && !w.over; i++ {
 		w.step(i)
 		w.look()
 	}
 	w.heal()
+	if w.over {
+		return
+	}
 	w.drain()
 	w.finish()
 }
