@@ -322,7 +322,7 @@ func answerMirror(t *testing.T, v *aodi.Volume, how byte, b []byte) {
 
 // FuzzURL ensures that an address that is taken means the same when it is written and read again.
 func FuzzURL(f *testing.F) {
-	for _, s := range []string{"cawrm://b/vm", "cawrm://b:1/vm%2f1", "cawrm://[::1]:10810/x y", "cawrm://[fe80::1%25eth0]/é", "nbd://b/x"} {
+	for _, s := range []string{"cawrm://b/vm", "cawrm://b:1/vm%2f1", "cawrm://[::1]:10810/x y", "cawrm://[fe80::1%25eth0]/é", "nbd://b/x", "cawrm://b/vm?limit=1.5M&schedule=mon@09:00-24:00=off"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -41,7 +41,7 @@ type DialFunc func(ctx context.Context, addr string) (net.Conn, error)
 // MirrorConfig says where a mirror is and how to talk to it. Zero values are replaced by the defaults.
 type MirrorConfig struct {
 	ID  string // how people call this mirror; unique among the volume's mirrors
-	URL string // cawrm://host:port/NAME
+	URL string // cawrm://host:port/NAME, with the Settings to begin with in its query
 
 	Window      int64         // bytes that may be in flight, not acknowledged
 	KeepAlive   time.Duration // a side that has sent nothing for so long sends a beat
@@ -64,6 +64,7 @@ type Mirror struct {
 	done   chan struct{}
 
 	mu         sync.Mutex
+	settings   Settings
 	connected  bool
 	contacted  bool // the peer has said where it stands, in this life
 	reason     string
@@ -103,7 +104,7 @@ func Start(v *aodi.Volume, cfg MirrorConfig) (*Mirror, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mirror{v: v, cfg: cfg, target: target, cancel: cancel, done: make(chan struct{}),
 		log: cfg.Logger.With("mirror", cfg.ID, "url", target.String())}
-	m.syncPtr, m.jump = m.hint(), -1
+	m.syncPtr, m.jump, m.settings = m.hint(), -1, target.settings()
 	go m.runSync(ctx)
 	return m, nil
 }
@@ -153,6 +154,20 @@ func start(v *aodi.Volume) aodi.Position {
 		return l[0].Start
 	}
 	return 0
+}
+
+// Settings are those in force.
+func (m *Mirror) Settings() Settings {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.settings
+}
+
+// Change puts other settings in force, at once.
+func (m *Mirror) Change(s Settings) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.settings = s
 }
 
 // Close ends the loop and waits for it. The mirror is left as it is; a later Start goes on there.

@@ -71,6 +71,7 @@ func TestParseURL(t *testing.T) {
 		"cawrm://host:7000/vm":       {Addr: "host:7000", Name: "vm"},
 		"cawrm://10.0.0.1/a/b":       {Addr: "10.0.0.1:10810", Name: "a/b"},
 		"cawrm://[::1]:9/vm%20one":   {Addr: "[::1]:9", Name: "vm one"},
+		"cawrm://h/vm?limit=1024K":   {Addr: "h:10810", Name: "vm", Query: "limit=1M"},
 		"cawrm://[fe80::1]/vm.cawrm": {Addr: "[fe80::1]:10810", Name: "vm.cawrm"},
 	}
 	for s, want := range good {
@@ -94,7 +95,7 @@ func TestParseURL(t *testing.T) {
 		"cawrm://host:70000/vm": "port 70000",
 		"cawrm://host:x/vm":     "invalid port",
 		"cawrm://me@host/vm":    "only a host",
-		"cawrm://host/vm?x=1":   "only a host",
+		"cawrm://host/vm?x=1":   "no setting \"x\"",
 		"cawrm://host/vm#x":     "only a host",
 		"cawrm://host/" + strings.Repeat("x", 1025): "1025 bytes is too long",
 	}

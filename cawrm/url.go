@@ -15,15 +15,22 @@ const DefaultPort = 10810
 
 // Target is where a mirror is: an address to dial and the NAME that the volume has there.
 type Target struct {
-	Addr string // host:port
-	Name string
+	Addr  string // host:port
+	Name  string
+	Query string // the settings that the URL gives, as Settings.Query writes them
 }
 
 func (t Target) String() string {
-	return (&url.URL{Scheme: "cawrm", Host: t.Addr, Path: "/" + t.Name}).String()
+	return (&url.URL{Scheme: "cawrm", Host: t.Addr, Path: "/" + t.Name, RawQuery: t.Query}).String()
 }
 
-// ParseURL reads cawrm://host[:port]/NAME. The errors say what is wrong and what is right.
+// settings are those of the URL, which ParseURL has checked.
+func (t Target) settings() Settings {
+	s, _ := ParseSettings(t.Query)
+	return s
+}
+
+// ParseURL reads cawrm://host[:port]/NAME[?key=value&...]. The errors say what is wrong and what is right.
 func ParseURL(s string) (Target, error) {
 	bad := func(format string, args ...any) (Target, error) {
 		return Target{}, fmt.Errorf("mirror %q: %s; want cawrm://host:port/NAME", s, fmt.Sprintf(format, args...))
@@ -39,8 +46,8 @@ func ParseURL(s string) (Target, error) {
 		return bad("no host")
 	case strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "["):
 		return bad("an IPv6 address stands in brackets, as [::1]")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return bad("only a host, a port and a NAME may stand in it")
+	case u.User != nil || u.Fragment != "":
+		return bad("only a host, a port, a NAME and settings may stand in it")
 	}
 	port := DefaultPort
 	if p := u.Port(); p != "" {
@@ -55,5 +62,9 @@ func ParseURL(s string) (Target, error) {
 	case len(name) > wire.MaxName:
 		return bad("NAME of %d bytes is too long (at most %d)", len(name), wire.MaxName)
 	}
-	return Target{net.JoinHostPort(u.Hostname(), strconv.Itoa(port)), name}, nil
+	settings, err := ParseSettings(u.RawQuery)
+	if err != nil {
+		return bad("%v", err)
+	}
+	return Target{net.JoinHostPort(u.Hostname(), strconv.Itoa(port)), name, settings.Query()}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"cawrm/cawrm"
 	"cawrm/cmd/internal/daemon"
 	"cawrm/cmd/internal/value"
 )
@@ -90,6 +91,11 @@ func (f *serveFlags) config(path string) (daemon.Config, error) {
 	}
 	if f.rescue && (f.mirrors != nil || f.peer != nil) {
 		return none, usagef("--rescue only shows what is there: leave --mirror and --peer out")
+	}
+	for _, m := range f.mirrors {
+		if _, err := cawrm.ParseURL(m.URL); err != nil {
+			return none, usagef("%v", err)
+		}
 	}
 	control, err := f.control.resolve()
 	return daemon.Config{

@@ -11,7 +11,7 @@ import (
 // Mirror is one --mirror: where a mirror is and by which id status speaks of it.
 type Mirror struct {
 	ID  string
-	URL string // cawrm://host:port/NAME; the port may be left out
+	URL string // cawrm://host:port/NAME[?settings]; the port may be left out
 }
 
 // Mirrors is the repeatable flag. Ids are unique in it: one that is not given is made of the URL.
@@ -66,7 +66,7 @@ func splitMirror(text string) (id, link string, u *url.URL, err error) {
 		return "", "", nil, fmt.Errorf("%q: port %q is not a number from 1 to 65535", text, u.Port())
 	case name == "":
 		return "", "", nil, fmt.Errorf("%q lacks the name of the volume at the mirror; give %s", text, mirrorForm)
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case u.User != nil || u.Fragment != "":
 		return "", "", nil, fmt.Errorf("%q says more than %s", text, mirrorForm)
 	}
 	return id, link, u, nil

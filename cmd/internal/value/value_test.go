@@ -135,7 +135,7 @@ func TestMirrors(t *testing.T) {
 		{[]string{"nbd://b:10809/disk"}, "", "kind nbd://"},
 		{[]string{"a b=cawrm://b:7000/disk"}, "", "an id has letters"},
 		{[]string{"=cawrm://b:7000/disk"}, "", "an id has letters"},
-		{[]string{"cawrm://b:7000/disk?x=1"}, "", "says more"},
+		{[]string{"cawrm://b:7000/disk#x"}, "", "says more"},
 	} {
 		var l value.Mirrors
 		var err error
