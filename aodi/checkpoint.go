@@ -100,12 +100,12 @@ func (v *Volume) runCheckpoint() {
 func (v *Volume) checkpoint(flags uint32) error {
 	v.ckpt.run.take()
 	defer v.ckpt.run.give()
-	_, err := v.checkpointLocked(flags)
+	_, err := v.checkpointLocked(flags, "")
 	return err
 }
 
-// checkpointLocked is called with ckpt.run held, and returns what it wrote.
-func (v *Volume) checkpointLocked(flags uint32) (*frozen, error) {
+// checkpointLocked is called with ckpt.run held, and returns what it wrote. snap: the name of a snapshot to make, or none.
+func (v *Volume) checkpointLocked(flags uint32, snap string) (*frozen, error) {
 	if err := v.failure(); err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (v *Volume) checkpointLocked(flags uint32) (*frozen, error) {
 		v.log.Warn("checkpoint postponed", "err", err)
 		return nil, err
 	}
-	f, err := v.freeze(flags)
+	f, err := v.freeze(flags, snap)
 	if err == nil {
 		err = v.dur.wait(f.ticket)
 	}
@@ -168,7 +168,7 @@ func (v *Volume) nextReserveLocked(ahead int64) (seg uint32, next, enough bool, 
 		return c.head.next, true, false, nil
 	}
 	slots := int64(v.geo.Slots())
-	need := v.mapMemory()/chunkSize + catalogSlack + ahead
+	need := v.mapMemory()/chunkSize + catalogSlack + ahead + 2*v.snapshotChunksLocked() // where they do not fit a segment its rest is lost
 	need += need/format.MaxEntries + 2
 	if need <= slots-int64(c.head.chunk)+slots*int64(1+len(c.spare)) {
 		return 0, false, true, nil
@@ -177,7 +177,12 @@ func (v *Volume) nextReserveLocked(ahead int64) (seg uint32, next, enough bool, 
 	return seg, false, false, err
 }
 
-// catalogSlack is room for the catalog and for pages of the segment table that placing the others brings in.
+// snapshotChunksLocked bounds what the snapshots, and one more, take in the catalog.
+func (v *Volume) snapshotChunksLocked() int64 {
+	return int64(len(v.snaps)+1)*(format.SnapshotBytes+MaxSnapshotName)/chunkSize + 1
+}
+
+// catalogSlack is room for the rest of the catalog and for pages of the segment table that placing the others brings in.
 const catalogSlack = format.MaxCatalog/chunkSize/8 + 4
 
 // flip makes a checkpoint the newest.
@@ -196,6 +201,11 @@ func (v *Volume) flip(m *format.Meta) error {
 // settle makes the references lead to the disk and gives back the memory of the frozen pages. Higher levels go
 // first, so that most lower pages are found to be out of reach already; the lock is given up now and then.
 func (v *Volume) settle(f *frozen) {
+	if f.snap != nil {
+		v.mapMu.Lock()
+		f.snap.tree.root = f.catalog.Snapshots[len(f.catalog.Snapshots)-1].Root
+		v.mapMu.Unlock()
+	}
 	for at := len(f.pages); at > 0; {
 		v.mapMu.Lock()
 		for n := 0; n < 1024 && at > 0; n++ {

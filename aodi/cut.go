@@ -63,7 +63,7 @@ func (v *Volume) OpenCut(from CutFrom) (*Cut, error) {
 func (v *Volume) newCut(from CutFrom) (*Cut, error) {
 	v.ckpt.run.take() // no other checkpoint frees anything before the hold is there
 	defer v.ckpt.run.give()
-	f, err := v.checkpointLocked(0)
+	f, err := v.checkpointLocked(0, "")
 	if err != nil {
 		return nil, err
 	}

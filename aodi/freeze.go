@@ -15,7 +15,8 @@ import (
 type frozen struct {
 	meta    format.Meta
 	pages   []*frozenPage
-	catalog []byte
+	catalog format.Catalog
+	snap    *snapshot // that the checkpoint makes, or nil
 	batches []metaBatch
 	seals   []metaSeal
 	dead    []uint32
@@ -24,6 +25,8 @@ type frozen struct {
 	gen     uint64
 	ticket  uint64
 	head    metaHead
+
+	catalogBytes []byte
 }
 
 // frozenPage is a page of the closed generation and the place that it gets.
@@ -47,7 +50,8 @@ type metaSeal struct {
 	slots   []format.Entry
 }
 
-func (v *Volume) freeze(flags uint32) (*frozen, error) {
+// freeze is the first step. snap: the name of the snapshot that the checkpoint makes, or none.
+func (v *Volume) freeze(flags uint32, snap string) (*frozen, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// What a jump epoch has brought is in a map, like what a client writes, so the log must be durable up to there.
@@ -69,7 +73,12 @@ func (v *Volume) freeze(flags uint32) (*frozen, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.catalog, err = v.catalog.Encode(nil); err != nil {
+	f.catalog = v.catalogLocked()
+	if snap != "" {
+		v.freezeSnapshotLocked(f, snap)
+		f.catalog.Snapshots = append(f.catalog.Snapshots, f.snap.entry())
+	}
+	if f.catalogBytes, err = f.catalog.Encode(nil); err != nil {
 		return nil, err
 	}
 	if err = v.collectDeadLocked(f); err == nil {
@@ -80,6 +89,9 @@ func (v *Volume) freeze(flags uint32) (*frozen, error) {
 		return nil, err
 	}
 	f.meta = v.metaLocked(f, flags)
+	if f.snap != nil {
+		v.pushSnapshotLocked(f.snap) // after the pages were placed: what they replace, the snapshot does not have
+	}
 	v.arena.gen++
 	v.arena.dirty = v.arena.dirty[:0]
 	return f, nil
@@ -106,7 +118,7 @@ func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
 		SegRoot: v.segs.tree.root, SegHeight: segmentTreeHeight, Segments: count, Free: free,
 		Log: v.shownPlace, Incarnation: v.incarnation, Logged: v.shownLogged, Mapped: uint64(v.main.mapped),
 		MetaSegment: f.head.segment, MetaChunk: f.head.chunk, MetaNext: f.head.next,
-		Catalog: v.catalogRef, CatalogLen: uint32(len(f.catalog)), Capacity: v.capacity,
+		Catalog: v.catalogRef, CatalogLen: uint32(len(f.catalogBytes)), Capacity: v.capacity,
 		HistoryFl: v.HistoryFloor(), TrimFloor: v.HistoryFloor(), Jump: v.coming.meta()}
 }
 
@@ -168,12 +180,8 @@ func (v *Volume) placePagesLocked(f *frozen) error {
 		info := v.arena.info[page]
 		p := &frozenPage{page: page, tree: info.tree, level: info.level, index: info.index}
 		f.pages = append(f.pages, p)
-		if shared, err := v.sharedPage(&info); err != nil {
+		if err := v.replacePageLocked(&info); err != nil {
 			return err
-		} else if info.old.HasData() && !shared {
-			if err := v.dropPageLocked(info.old); err != nil {
-				return err
-			}
 		}
 		if p.level == 0 && p.tree.id == treeMap && isZero(v.arena.page(page)) {
 			continue // an empty leaf is none
@@ -184,6 +192,19 @@ func (v *Volume) placePagesLocked(f *frozen) error {
 		v.arena.info[page].final = p.final
 	}
 	return nil
+}
+
+// replacePageLocked counts the page that one of the generation replaces as dead, unless another map has it.
+func (v *Volume) replacePageLocked(p *pageInfo) error {
+	if !p.old.HasData() {
+		return nil
+	}
+	if h := v.headOf(p.tree); h != nil {
+		if shared, err := h.sharesPage(p.level, p.index, p.old); err != nil || shared {
+			return err
+		}
+	}
+	return v.dropPageLocked(p.old)
 }
 
 func (v *Volume) dropPageLocked(old ref) error {
@@ -271,8 +292,8 @@ func (v *Volume) placeCatalogLocked(f *frozen) error {
 			return err
 		}
 	}
-	n := catalogChunks(uint32(len(f.catalog)))
-	v.catalogRef, v.catalogLen = format.Unmapped, uint32(len(f.catalog))
+	n := catalogChunks(uint32(len(f.catalogBytes)))
+	v.catalogRef, v.catalogLen = format.Unmapped, uint32(len(f.catalogBytes))
 	if n == 0 {
 		return nil
 	}
@@ -289,7 +310,7 @@ func (v *Volume) placeCatalogLocked(f *frozen) error {
 			return err
 		}
 		if i == 0 {
-			v.catalogRef = format.MakeRef(phys, format.Sum(f.catalog))
+			v.catalogRef = format.MakeRef(phys, format.Sum(f.catalogBytes))
 		}
 	}
 	return nil

@@ -6,12 +6,29 @@ import (
 	"cawrm/aodi/format"
 )
 
-// head is a forward map that changes: the volume's own, or the one that a jump epoch brings.
+// head is a forward map: the volume's own, the one that a jump epoch brings, or a snapshot's.
+//
+// Maps share pages and chunks, and nobody counts by how many maps one is held. But maps are made one out of the other, and
+// what a map once has replaced it never gets back: so all that hold something stand next to each other. What a map replaces is
+// still needed if the one under it has the same at the same place, and by no other if that has not.
 type head struct {
 	tree   tree
-	mapped int64 // logical chunks that are not holes
-	under  *head // shares pages and chunks with this one, which does not change meanwhile; nil: with none
+	mapped int64  // logical chunks that are not holes
+	under  *head  // the map that this one was made of, and which does not change meanwhile; nil: none
+	gone   uint64 // of a snapshot that is being deleted: its leaves below this one do not count any more
 }
+
+// beneath is the map under h as far as page number index of a level goes.
+func (h *head) beneath(level uint8, index uint64) *head {
+	b := h.under
+	for b != nil && b.passed(level, index) {
+		b = b.under
+	}
+	return b
+}
+
+// passed tells that the deletion of a snapshot is over with a page.
+func (h *head) passed(level uint8, index uint64) bool { return (index+1)<<(fanBits*level) <= h.gone }
 
 // coming is a mirror's content to be. A jump epoch's records are not in the order of the log, so what they make is not
 // shown, and lies in a map of its own, which began as a copy of the volume's and shares what it has not changed. When the
@@ -73,10 +90,10 @@ func (v *Volume) beginComingLocked(end Position) *coming {
 // showComingLocked makes the coming map the volume's, and counts what only the old one has led to as dead.
 func (v *Volume) showComingLocked(end Position) error {
 	c, old := v.coming, v.main
-	if err := v.dropReplacedLocked(&old.tree, &c.tree, old.tree.height-1, old.tree.root, c.tree.root); err != nil {
+	if err := v.dropReplacedLocked(&old.tree, &c.tree, old.tree.height-1, 0, old.tree.root, c.tree.root); err != nil {
 		return err
 	}
-	c.under = nil
+	c.under = old.under
 	v.main, v.coming = &c.head, nil
 	v.setShown(end)
 	v.raiseFloor(end) // what was superseded below it never came
@@ -84,7 +101,7 @@ func (v *Volume) showComingLocked(end Position) error {
 }
 
 // dropReplacedLocked counts what a leads to and b, the reference at the same place of the newer map, does not.
-func (v *Volume) dropReplacedLocked(from, to *tree, level int, a, b ref) error {
+func (v *Volume) dropReplacedLocked(from, to *tree, level int, index uint64, a, b ref) error {
 	if a == b || a == format.Unmapped {
 		return nil
 	}
@@ -102,6 +119,11 @@ func (v *Volume) dropReplacedLocked(from, to *tree, level int, a, b ref) error {
 		}
 	}
 	d := dropper{v: v, h: &head{}}
+	if under := v.main.beneath(uint8(level), index); under != nil && level == 0 {
+		if d.base, err = under.tree.leaf(index, true); err != nil {
+			return err
+		}
+	}
 	for i := range uint64(format.RefsPerPage) {
 		ra, rb := refAt(old, i), format.Unmapped
 		if now != nil {
@@ -110,7 +132,7 @@ func (v *Volume) dropReplacedLocked(from, to *tree, level int, a, b ref) error {
 		if level == 0 && ra != rb {
 			d.drop(i, ra)
 		} else if level > 0 {
-			if err := v.dropReplacedLocked(from, to, level-1, ra, rb); err != nil {
+			if err := v.dropReplacedLocked(from, to, level-1, index<<fanBits|i, ra, rb); err != nil {
 				return err
 			}
 		}
@@ -123,16 +145,31 @@ func (v *Volume) dropReplacedLocked(from, to *tree, level int, a, b ref) error {
 			return nil // the next checkpoint counts it, since nobody shares it any more
 		}
 	}
+	if shared, err := v.main.sharesPage(uint8(level), index, a); err != nil || shared {
+		return err
+	}
 	return v.dropPageLocked(a)
 }
 
-// sharedPage tells whether the page that one of a coming map replaces is still one of the volume's.
-func (v *Volume) sharedPage(p *pageInfo) (bool, error) {
-	if v.coming == nil || p.tree != &v.coming.tree || !p.old.HasData() {
+// sharesPage tells whether the map under h still has a page that h has replaced.
+func (h *head) sharesPage(level uint8, index uint64, old ref) (bool, error) {
+	b := h.beneath(level, index)
+	if b == nil {
 		return false, nil
 	}
-	r, err := v.main.tree.refOf(p.level, p.index)
-	return r == p.old, err
+	r, err := b.tree.refOf(level, index)
+	return r.Phys() == old.Phys(), err // the checksum can have come later than the place
+}
+
+// headOf returns the map that a tree is of, nil when it is none.
+func (v *Volume) headOf(t *tree) *head {
+	switch {
+	case t == &v.main.tree:
+		return v.main
+	case v.coming != nil && t == &v.coming.tree:
+		return &v.coming.head
+	}
+	return nil
 }
 
 // replayBatch applies one batch in recovery.

@@ -8,8 +8,11 @@ import (
 // exclusively, for live writes, for a mirror's epochs and for recovery alike.
 
 // refAtLocked looks one chunk up. mapMu is held, shared or exclusively.
-func (v *Volume) refAtLocked(lba uint64) (ref, error) {
-	b, err := v.main.tree.leaf(lba/format.RefsPerPage, true)
+func (v *Volume) refAtLocked(lba uint64) (ref, error) { return v.main.tree.refAt(lba) }
+
+// refAt looks one chunk up.
+func (t *tree) refAt(lba uint64) (ref, error) {
+	b, err := t.leaf(lba/format.RefsPerPage, true)
 	if b == nil || err != nil {
 		return format.Unmapped, err
 	}
@@ -119,7 +122,7 @@ func (v *Volume) setLeafLocked(h *head, lba, stop uint64, to ref, first, last *u
 type dropper struct {
 	v    *Volume
 	h    *head
-	base []byte // the same leaf in the map that h shares chunks with
+	base []byte // the same leaf in the map under h, where chunks are that h shares
 	seg  uint32
 	n    int
 	fail error
@@ -127,11 +130,12 @@ type dropper struct {
 
 func (v *Volume) newDropper(h *head, leaf uint64) (dropper, error) {
 	d := dropper{v: v, h: h}
-	if h.under == nil {
+	under := h.beneath(0, leaf)
+	if under == nil {
 		return d, nil
 	}
 	var err error
-	d.base, err = h.under.tree.leaf(leaf, true)
+	d.base, err = under.tree.leaf(leaf, true)
 	return d, err
 }
 
@@ -241,6 +245,11 @@ func (v *Volume) warm(lba uint64, n int, wait bool) error {
 	for i := lba / format.RefsPerPage; i <= (lba+uint64(n)-1)/format.RefsPerPage; i++ {
 		if _, err := v.main.tree.leaf(i, wait); err != nil {
 			return err
+		}
+		if under := v.main.beneath(0, i); under != nil {
+			if _, err := under.tree.leaf(i, wait); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

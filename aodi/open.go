@@ -93,6 +93,7 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 	}
 	v.passed = nil
 	v.mapMu.Unlock()
+	v.reaper.request() // for what an earlier life has not finished
 	v.closedInOrder = c.Meta.Flags&format.FlagClean != 0 && rolled.Batches == 0
 	v.recovery = describe(c, rolled, v, time.Since(start))
 	v.log.Info("recovered", "path", d.Name(), "found", v.recovery)
@@ -109,7 +110,7 @@ func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 		arena: &arena{gen: 1}, pages: newPageReader(d, c.Geo), shownSegment: noSegment,
 		hasIdentity: m.Flags&format.FlagNoIdentity == 0, volume: m.Volume,
 		catalogRef: m.Catalog, catalogLen: m.CatalogLen,
-		logged: m.Logged, commit: newTurn(), ready: newReadiness(), closing: make(chan struct{}),
+		logged: m.Logged, commit: newTurn(), ready: newReadiness(), reaper: newReaper(), closing: make(chan struct{}),
 		queue: make(chan write, 4*batchBuffers), slots: make([]format.Entry, c.Geo.Slots())}
 	if m.Flags&format.FlagMirror != 0 {
 		v.role = RoleMirror
@@ -137,6 +138,7 @@ func (v *Volume) recover(c *recovery.Container) (recovery.Rolled, error) {
 	if err := v.loadCatalog(); err != nil {
 		return none, err
 	}
+	v.loadSnapshots()
 	if err := v.recoverHeads(&c.Meta); err != nil {
 		return none, err
 	}
@@ -298,12 +300,13 @@ func (v *Volume) loadCatalog() error {
 }
 
 func (v *Volume) start() {
-	v.wg.Add(appenders + 2)
+	v.wg.Add(appenders + 3)
 	for range appenders {
 		go v.runAppend()
 	}
 	go v.runReady()
 	go v.runDurable(v.opt.DurableInterval)
+	go v.runReaper()
 	go v.runCheckpoint()
 }
 

@@ -12,6 +12,13 @@ import (
 func (v *Volume) writeFrozen(f *frozen) error {
 	w := &pageWriter{v: v, f: f}
 	w.finals()
+	if f.snap != nil {
+		root := f.snap.tree.root
+		w.root(&root)
+		if err := f.completeCatalog(root); err != nil {
+			return err
+		}
+	}
 	for i := range f.batches {
 		if err := w.batch(&f.batches[i]); err != nil {
 			return err
@@ -104,7 +111,7 @@ func (w *pageWriter) batch(b *metaBatch) error {
 	data := w.buf[chunkSize : (1+n)*chunkSize]
 	if b.catalog > 0 {
 		clear(data)
-		copy(data, w.f.catalog)
+		copy(data, w.f.catalogBytes)
 	}
 	for i, p := range b.pages {
 		w.render(data[i*chunkSize:(i+1)*chunkSize], p)

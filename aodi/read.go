@@ -38,19 +38,20 @@ const readStep = 64
 // ReadAt fills p from byte off; any alignment. Every chunk is verified. Any goroutine.
 // Errors: EINVAL out of range, *CorruptError (EIO), the disk's. It works on a volume that failed, too, unless it is a mirror
 // that failed in the middle of showing an epoch.
-func (v *Volume) ReadAt(p []byte, off int64) error { return v.read(p, off, true) }
+func (v *Volume) ReadAt(p []byte, off int64) error { return v.read(nil, p, off, true) }
 
 // TryReadAt is ReadAt when all of it is in memory, else disk.ErrWouldBlock with p undefined.
-func (v *Volume) TryReadAt(p []byte, off int64) error { return v.read(p, off, false) }
+func (v *Volume) TryReadAt(p []byte, off int64) error { return v.read(nil, p, off, false) }
 
-func (v *Volume) read(p []byte, off int64, wait bool) error {
-	if err := v.checkRange(off, int64(len(p))); err != nil {
+// read reads a snapshot, or the volume when at is nil; so do the functions below.
+func (v *Volume) read(at *snapshot, p []byte, off int64, wait bool) error {
+	if err := v.checkRangeOf(at, off, int64(len(p))); err != nil {
 		return err
 	}
 	if v.isClosed() {
 		return ErrClosed
 	}
-	if v.torn.Load() {
+	if at == nil && v.torn.Load() {
 		return v.failure()
 	}
 	for len(p) > 0 {
@@ -59,9 +60,9 @@ func (v *Volume) read(p []byte, off int64, wait bool) error {
 		var err error
 		if in != 0 || n == 0 {
 			n = min(len(p), chunkSize-in)
-			err = v.readPart(lba, in, p[:n], wait)
+			err = v.readPart(at, lba, in, p[:n], wait)
 		} else {
-			err = v.readChunks(lba, p[:n], wait)
+			err = v.readChunks(at, lba, p[:n], wait)
 		}
 		if err != nil {
 			return err
@@ -71,20 +72,20 @@ func (v *Volume) read(p []byte, off int64, wait bool) error {
 	return nil
 }
 
-func (v *Volume) readPart(lba uint64, in int, p []byte, wait bool) error {
+func (v *Volume) readPart(at *snapshot, lba uint64, in int, p []byte, wait bool) error {
 	buf := chunkPool.Get().(*[]byte)
 	defer chunkPool.Put(buf)
-	err := v.readChunks(lba, *buf, wait)
+	err := v.readChunks(at, lba, *buf, wait)
 	copy(p, (*buf)[in:])
 	return err
 }
 
 // readChunks reads up to readStep whole chunks. When a segment was given out again meanwhile it could be one of those that
 // were read: then all is read once more, so that it does not hang on 24 bits of checksum whether that is noticed.
-func (v *Volume) readChunks(lba uint64, p []byte, wait bool) error {
+func (v *Volume) readChunks(at *snapshot, lba uint64, p []byte, wait bool) error {
 	for {
 		before := v.segs.reuses.Load()
-		if err := v.readChunksOnce(lba, p, wait); err != nil || v.segs.reuses.Load() == before {
+		if err := v.readChunksOnce(at, lba, p, wait); err != nil || v.segs.reuses.Load() == before {
 			return err
 		}
 	}
@@ -92,10 +93,10 @@ func (v *Volume) readChunks(lba uint64, p []byte, wait bool) error {
 
 // readChunksOnce looks a chunk whose checksum does not match up again: if it moved meanwhile, the read was of a place that
 // had been given to something else.
-func (v *Volume) readChunksOnce(lba uint64, p []byte, wait bool) error {
+func (v *Volume) readChunksOnce(at *snapshot, lba uint64, p []byte, wait bool) error {
 	var refs [readStep]ref
 	n := len(p) / chunkSize
-	if err := v.lookUp(lba, p, refs[:n], wait); err != nil {
+	if err := v.lookUp(at, lba, p, refs[:n], wait); err != nil {
 		return err
 	}
 	for i := 0; i < n; {
@@ -108,7 +109,7 @@ func (v *Volume) readChunksOnce(lba uint64, p []byte, wait bool) error {
 			run++
 		}
 		b := p[i*chunkSize : (i+run)*chunkSize]
-		if err := v.readRun(lba+uint64(i), refs[i:i+run], b, wait); err != nil {
+		if err := v.readRun(at, lba+uint64(i), refs[i:i+run], b, wait); err != nil {
 			return err
 		}
 		i += run
@@ -117,7 +118,7 @@ func (v *Volume) readChunksOnce(lba uint64, p []byte, wait bool) error {
 }
 
 // lookUp finds the references of len(refs) chunks, fills in those that need no disk, and marks them Unmapped.
-func (v *Volume) lookUp(lba uint64, p []byte, refs []ref, wait bool) error {
+func (v *Volume) lookUp(of *snapshot, lba uint64, p []byte, refs []ref, wait bool) error {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	var leaf []byte
@@ -125,7 +126,7 @@ func (v *Volume) lookUp(lba uint64, p []byte, refs []ref, wait bool) error {
 		at := lba + uint64(i)
 		if slot := at % format.RefsPerPage; i == 0 || slot == 0 {
 			var err error
-			if leaf, err = v.main.tree.leaf(at/format.RefsPerPage, wait); err != nil {
+			if leaf, err = v.treeLocked(of).leaf(at/format.RefsPerPage, wait); err != nil {
 				return err
 			}
 		}
@@ -157,7 +158,7 @@ func (v *Volume) residentLocked(p format.Phys) *batch {
 }
 
 // readRun reads chunks that lie one after the other with one request, and verifies each.
-func (v *Volume) readRun(lba uint64, refs []ref, p []byte, wait bool) error {
+func (v *Volume) readRun(at *snapshot, lba uint64, refs []ref, p []byte, wait bool) error {
 	off := int64(refs[0].Phys()) * chunkSize
 	if !wait {
 		if err := v.d.TryReadAt(p, off); err != nil {
@@ -174,7 +175,7 @@ func (v *Volume) readRun(lba uint64, refs []ref, p []byte, wait bool) error {
 		if !wait {
 			return disk.ErrWouldBlock // the slow path tells why
 		}
-		if err := v.reread(lba+uint64(i), r, b); err != nil {
+		if err := v.reread(at, lba+uint64(i), r, b); err != nil {
 			return err
 		}
 	}
@@ -182,15 +183,15 @@ func (v *Volume) readRun(lba uint64, refs []ref, p []byte, wait bool) error {
 }
 
 // reread decides about a chunk that did not match.
-func (v *Volume) reread(lba uint64, r ref, p []byte) error {
+func (v *Volume) reread(at *snapshot, lba uint64, r ref, p []byte) error {
 	v.mapMu.RLock()
-	now, err := v.refAtLocked(lba)
+	now, err := v.treeLocked(at).refAt(lba)
 	v.mapMu.RUnlock()
 	if err != nil {
 		return err
 	}
 	if now != r {
-		return v.readChunks(lba, p, true)
+		return v.readChunks(at, lba, p, true)
 	}
 	v.corrupt.Add(1)
 	err = &CorruptError{Disk: v.d.Name(), What: "chunk", LBA: lba, Offset: int64(r.Phys()) * chunkSize}
@@ -217,7 +218,7 @@ func (v *Volume) readChunk(lba uint64, r ref, p []byte) error {
 		copy(p, b.data(r.Phys()))
 	default:
 		v.mapMu.RUnlock()
-		return v.readRun(lba, []ref{r}, p, true)
+		return v.readRun(nil, lba, []ref{r}, p, true)
 	}
 	v.mapMu.RUnlock()
 	return nil
@@ -232,13 +233,17 @@ const (
 // Extents calls fn for the extents of a range, in order and without gaps, neighbours that are alike joined, until fn
 // returns false. Any goroutine. Errors: EINVAL out of range, the disk's.
 func (v *Volume) Extents(off, n int64, fn func(n int64, flags uint32) bool) error {
-	if err := v.checkRange(off, n); err != nil {
+	return v.extents(nil, off, n, fn)
+}
+
+func (v *Volume) extents(at *snapshot, off, n int64, fn func(n int64, flags uint32) bool) error {
+	if err := v.checkRangeOf(at, off, n); err != nil {
 		return err
 	}
 	end := off + n
 	run, flags := int64(0), uint32(0)
 	for off < end {
-		stop, f, err := v.extent(off, end)
+		stop, f, err := v.extent(at, off, end)
 		if err != nil {
 			return err
 		}
@@ -257,12 +262,12 @@ func (v *Volume) Extents(off, n int64, fn func(n int64, flags uint32) bool) erro
 }
 
 // extent returns how far, within one leaf or over absent ones, what is at off goes on.
-func (v *Volume) extent(off, end int64) (stop int64, flags uint32, err error) {
+func (v *Volume) extent(of *snapshot, off, end int64) (stop int64, flags uint32, err error) {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	lba, last := uint64(off/chunkSize), uint64((end+chunkSize-1)/chunkSize)
 	index := lba / format.RefsPerPage
-	at, leaf, err := v.main.tree.next(index, (last+format.RefsPerPage-1)/format.RefsPerPage)
+	at, leaf, err := v.treeLocked(of).next(index, (last+format.RefsPerPage-1)/format.RefsPerPage)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -45,6 +45,9 @@ func (t *tree) bytes(r ref, wait bool) ([]byte, error) {
 // leaf returns leaf number index for reading, or nil if it does not exist. Without wait a page that would have to be read
 // from the disk is disk.ErrWouldBlock.
 func (t *tree) leaf(index uint64, wait bool) ([]byte, error) {
+	if index >= t.leaves() {
+		return nil, nil
+	}
 	r := t.root
 	for level := t.height - 1; r != format.Unmapped; level-- {
 		b, err := t.bytes(r, wait)
@@ -58,8 +61,14 @@ func (t *tree) leaf(index uint64, wait bool) ([]byte, error) {
 	return nil, nil
 }
 
+// leaves is the number of leaves that a tree of its height can have.
+func (t *tree) leaves() uint64 { return 1 << (fanBits * (t.height - 1)) }
+
 // refOf returns the reference to page number index of a level.
 func (t *tree) refOf(level uint8, index uint64) (ref, error) {
+	if int(level) >= t.height || index<<(fanBits*level) >= t.leaves() {
+		return format.Unmapped, nil
+	}
 	r := t.root
 	for at := t.height - 1; at > int(level) && r != format.Unmapped; at-- {
 		b, err := t.bytes(r, true)

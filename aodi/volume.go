@@ -10,6 +10,7 @@
 //	        in: Stage, Commit (epoch.go); a jump epoch goes into the coming map, which then becomes main (jump.go, head.go)
 //	map     radix tree of pages, in memory when newer than the checkpoint (tree.go, pages.go) -> Checkpoint (checkpoint.go)
 //	space   dead segment -> freed by a checkpoint (freeze.go) -> used again, or punched when the volume rests (reclaim.go)
+//	snapshot a checkpoint's root is kept (snapshots.go), read (view.go), and deleted leaf by leaf (reap.go)
 //	open    newest checkpoint + roll-forward (package recover) applied by the code of live writes (open.go)
 //
 // # Positions
@@ -33,7 +34,7 @@
 //
 // # Goroutines
 //
-// runAppend (3), runDurable, runReady, runCheckpoint; started by Open, ended by Close.
+// runAppend (3), runDurable, runReady, runCheckpoint, runReaper; started by Open, ended by Close.
 //
 // # Absences
 //
@@ -109,8 +110,9 @@ type Volume struct {
 	mapMu        sync.RWMutex
 	arena        *arena
 	pages        *pageReader
-	main         *head   // the forward map
-	coming       *coming // of a mirror: the jump epoch that is under way, or nil
+	main         *head       // the forward map
+	coming       *coming     // of a mirror: the jump epoch that is under way, or nil
+	snaps        []*snapshot // oldest first
 	segs         segmentTable
 	resident     []*batch // batches in memory, oldest first
 	shownSegment uint32   // the segment of the newest records in the map
@@ -126,6 +128,7 @@ type Volume struct {
 
 	ckpt            checkpointer
 	ready           *readiness
+	reaper          reaper
 	syncer          syncer
 	dur             *durability
 	flushes         atomic.Int64 // since the head's segment was opened
@@ -308,6 +311,8 @@ type Status struct {
 	Direct         bool  // O_DIRECT in use
 	Failed         error // why the volume takes no more writes; nil when healthy
 	ChecksumErrors uint64
+	Snapshots      int    // that can be opened
+	Deleting       int    // that were deleted and still take space
 	Recovery       string // what opening found, one line
 	ClosedInOrder  bool   // it found that; else writes that were accepted before and not flushed may be gone
 }
@@ -322,6 +327,12 @@ func (v *Volume) Status() Status {
 	}
 	v.mapMu.RLock()
 	s.UsedBytes = v.main.mapped * chunkSize
+	for _, snap := range v.snaps {
+		if snap.deleting {
+			s.Deleting++
+		}
+	}
+	s.Snapshots = len(v.snaps) - s.Deleting
 	v.mapMu.RUnlock()
 	return s
 }

@@ -85,7 +85,15 @@ func (v *Volume) checkWrite(off, n int64) error {
 }
 
 func (v *Volume) checkRange(off, n int64) error {
-	if size := v.Size(); off < 0 || n < 0 || off > size || n > size-off {
+	return v.checkRangeOf(nil, off, n)
+}
+
+func (v *Volume) checkRangeOf(at *snapshot, off, n int64) error {
+	size := v.Size()
+	if at != nil {
+		size = at.size
+	}
+	if off < 0 || n < 0 || off > size || n > size-off {
 		return fmt.Errorf("%s: %d bytes at %d lie outside the volume of %d bytes: %w", v.d.Name(), n, off, size, syscall.EINVAL)
 	}
 	return nil

@@ -118,9 +118,10 @@ func (k *checker) claimAll() {
 	if m.Jump.End > 0 {
 		f.roots, f.heights = append(f.roots, m.Jump.Root), append(f.heights, m.MapHeight)
 	}
+	f.gone = make([]uint64, len(f.roots))
 	for _, s := range k.rep.Catalog.Snapshots {
 		if s.Height >= 1 && s.Height <= maxHeight {
-			f.roots, f.heights = append(f.roots, s.Root), append(f.heights, s.Height)
+			f.roots, f.heights, f.gone = append(f.roots, s.Root), append(f.heights, s.Height), append(f.gone, s.Gone)
 			f.limit = max(f.limit, uint64(s.Size)/format.ChunkSize)
 		}
 	}

@@ -204,6 +204,6 @@ func (p *dumper) catalog() {
 		p.row("  mirror", m.ID, "sync_ptr "+position(m.SyncPtr), m.URL)
 	}
 	for _, s := range cat.Snapshots {
-		p.row("  snapshot", fmt.Sprintf("%q", s.Name), "position "+position(s.Position), size(s.Size), when(s.Time), "root "+p.ref(s.Root))
+		p.row("  snapshot", fmt.Sprintf("%q", s.Name), "position "+position(s.Position), size(s.Size), when(s.Time), "root "+p.ref(s.Root), map[bool]string{true: "being deleted"}[s.Flags&format.FlagDeleting != 0])
 	}
 }

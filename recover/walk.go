@@ -27,6 +27,7 @@ type forest struct {
 	limit   uint64 // entries that may exist
 	roots   []format.Ref
 	heights []uint32
+	gone    []uint64 // of each tree, leaves below this one do not count any more
 	// leaf is called for each leaf that exists in a tree, with its content in each tree; nil where it does not exist.
 	leaf func(index uint64, pages [][]byte)
 
@@ -94,6 +95,10 @@ func (k *checker) readPages(f *forest, level int, index uint64) bool {
 	any := false
 	for i, r := range f.refs[level] {
 		f.pages[level][i] = nil
+		if gone := (index + 1) << (fanBits * level); i < len(f.gone) && gone <= f.gone[i] {
+			f.refs[level][i] = format.Unmapped
+			continue
+		}
 		if r == format.Unmapped {
 			continue
 		}

@@ -18,15 +18,29 @@ type Mirror struct {
 	SyncPtr Position
 }
 
-// Snapshot is a named cut: a root of the forward map that is kept.
+// Snapshot is a cut that is kept: a root of the forward map. Each shares what was not changed between them with the one
+// before it in the catalog, and the last one with the volume.
 type Snapshot struct {
 	Name     string
+	Flags    uint32
 	Position Position
 	Root     Ref
 	Height   uint32
 	Size     int64
-	Time     int64 // unix nanoseconds
+	Time     int64    // unix nanoseconds
+	Mapped   uint64   // logical chunks that are not holes
+	Gone     uint64   // with FlagDeleting: leaves of the map below this one do not count any more
+	Logged   uint64   // as in Meta, and
+	Log      LogPlace // where the log goes on behind Position
 }
+
+// Flags of a snapshot.
+const (
+	FlagDeleting = 1 << 0 // nobody sees it, and what only it leads to is being freed
+)
+
+// SnapshotBytes is the size of a snapshot in the catalog, but for its name.
+const SnapshotBytes = 92
 
 // Catalog holds what a checkpoint has any number of.
 type Catalog struct {
@@ -36,6 +50,7 @@ type Catalog struct {
 }
 
 const (
+	itemHeader   = 4
 	itemLineage  = 1
 	itemMirror   = 2
 	itemSnapshot = 3
@@ -70,9 +85,15 @@ func (c *Catalog) Encode(b []byte) ([]byte, error) {
 		item(itemSnapshot, func(b []byte) []byte {
 			b = le.AppendUint64(b, uint64(s.Position))
 			b = le.AppendUint64(b, uint64(s.Root))
-			b = le.AppendUint64(b, uint64(s.Height))
+			b = le.AppendUint32(le.AppendUint32(b, s.Height), s.Flags)
 			b = le.AppendUint64(b, uint64(s.Size))
 			b = le.AppendUint64(b, uint64(s.Time))
+			b = le.AppendUint64(b, s.Mapped)
+			b = le.AppendUint64(b, s.Gone)
+			b = le.AppendUint64(b, s.Logged)
+			b = le.AppendUint32(le.AppendUint32(b, s.Log.Segment), s.Log.Chunk)
+			b = le.AppendUint32(le.AppendUint32(b, s.Log.Next), s.Log.PrevCRC)
+			b = le.AppendUint64(b, s.Log.Seq)
 			return append(b, s.Name...)
 		})
 	}
@@ -117,11 +138,13 @@ func (c *Catalog) decodeItem(kind uint16, p []byte) bool {
 		n := 10 + int(le.Uint16(p[8:]))
 		c.Mirrors = append(c.Mirrors, Mirror{string(p[10:n]), string(p[n:]), Position(le.Uint64(p))})
 	case itemSnapshot:
-		if len(p) < 40 {
+		if len(p) < SnapshotBytes-itemHeader {
 			return false
 		}
-		c.Snapshots = append(c.Snapshots, Snapshot{string(p[40:]), Position(le.Uint64(p)), Ref(le.Uint64(p[8:])),
-			uint32(le.Uint64(p[16:])), int64(le.Uint64(p[24:])), int64(le.Uint64(p[32:]))})
+		c.Snapshots = append(c.Snapshots, Snapshot{Name: string(p[SnapshotBytes-itemHeader:]), Position: Position(le.Uint64(p)), Root: Ref(le.Uint64(p[8:])),
+			Height: le.Uint32(p[16:]), Flags: le.Uint32(p[20:]), Size: int64(le.Uint64(p[24:])), Time: int64(le.Uint64(p[32:])),
+			Mapped: le.Uint64(p[40:]), Gone: le.Uint64(p[48:]), Logged: le.Uint64(p[56:]),
+			Log: LogPlace{le.Uint32(p[64:]), le.Uint32(p[68:]), le.Uint32(p[72:]), le.Uint32(p[76:]), le.Uint64(p[80:])}})
 	default:
 		return false
 	}

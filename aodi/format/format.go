@@ -52,7 +52,8 @@
 //	+------+-------+- - - - - - - -+
 //	| type | bytes | payload       |      1 lineage: id 16, start position 8
 //	| u16  | u16   |               |      2 mirror: sync_ptr 8, id length 2, id, url
-//	+------+-------+- - - - - - - -+      3 snapshot: position 8, root 8, height 4, zero 4, size 8, time 8, name
+//	+------+-------+- - - - - - - -+      3 snapshot: position 8, root 8, height 4, flags 4, size 8, time 8, mapped 8, gone 8,
+//	                                        logged 8, log: segment 4, chunk 4, next 4, prev crc 4, seq 8; name
 //
 // # Segment (segment.go)
 //

@@ -62,7 +62,9 @@ func TestCatalogRoundTrip(t *testing.T) {
 		}
 		for range rapid.IntRange(0, 5).Draw(t, "snapshots") {
 			want.Snapshots = append(want.Snapshots, format.Snapshot{Name: rapid.String().Draw(t, "name"), Position: format.Position(draw64(t, "position")),
-				Root: format.Ref(draw64(t, "root")), Height: draw32(t, "height"), Size: rapid.Int64().Draw(t, "size"), Time: rapid.Int64().Draw(t, "time")})
+				Root: format.Ref(draw64(t, "root")), Height: draw32(t, "height"), Size: rapid.Int64().Draw(t, "size"), Time: rapid.Int64().Draw(t, "time"),
+				Flags: draw32(t, "flags"), Mapped: draw64(t, "mapped"), Gone: draw64(t, "gone"), Logged: draw64(t, "logged"),
+				Log: format.LogPlace{Segment: draw32(t, "segment"), Chunk: draw32(t, "chunk"), Next: draw32(t, "next"), PrevCRC: draw32(t, "crc"), Seq: draw64(t, "seq")}})
 		}
 		b, err := want.Encode([]byte("before"))
 		if err != nil || string(b[:6]) != "before" {
