@@ -246,12 +246,12 @@ func TestCrashAtEachStepOfASnapshot(t *testing.T) {
 		var mu sync.Mutex
 		var image *disk.Memory
 		var left, acked = at, []string{}
-		armed := false
+		armed, crash := false, newRand(rng.Uint64())
 		rule := func(disk.Op, int64, int) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if left--; armed && left < 0 && image == nil {
-				image = d.Crash(rng)
+				image = d.Crash(crash)
 				acked = slices.Clone(k.order)
 			}
 			return nil
