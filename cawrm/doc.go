@@ -39,8 +39,9 @@
 // owns one runAccept a listener and one runConn a connection; a connection that feeds a volume (a feed) owns
 // runCommit and runAnswer, and runs runReceive itself.
 //
-// Locks: Peer.mu before link.mu and visitors.mu. Every other one (target.mu, feed.mu, shipment.mu, Mirror.mu) is taken alone. None is
-// held across the network, a commit, or a call of the volume.
+// Locks: Peer.mu before link.mu and visitors.mu; Source.change before Mirror.remembering before Mirror.mu, the first two also over
+// calls of the volume. Every other one (target.mu, feed.mu, shipment.mu, Source.mu) is taken alone. None is held across the network
+// or a commit.
 //
 // # One source at a time
 //

@@ -40,8 +40,9 @@ type DialFunc func(ctx context.Context, addr string) (net.Conn, error)
 
 // MirrorConfig says where a mirror is and how to talk to it. Zero values are replaced by the defaults.
 type MirrorConfig struct {
-	ID  string // how people call this mirror; unique among the volume's mirrors
-	URL string // cawrm://host:port/NAME, with the Settings to begin with in its query
+	ID   string // how people call this mirror; unique among the volume's mirrors
+	URL  string // cawrm://host:port/NAME, with the Settings to begin with in its query; with none, those remembered for the id count
+	Kept bool   // the volume is to remember that the mirror is started with it
 
 	Window      int64         // bytes that may be in flight, not acknowledged
 	KeepAlive   time.Duration // a side that has sent nothing for so long sends a beat
@@ -63,8 +64,12 @@ type Mirror struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
+	remembering sync.Mutex
+
 	mu         sync.Mutex
 	settings   Settings
+	interrupt  context.CancelFunc // ends the session that is under way, or the wait for the next
+	changed    chan struct{}      // closed and replaced when the settings change
 	connected  bool
 	contacted  bool // the peer has said where it stands, in this life
 	reason     string
@@ -103,8 +108,9 @@ func Start(v *aodi.Volume, cfg MirrorConfig) (*Mirror, error) {
 	cfg.setDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mirror{v: v, cfg: cfg, target: target, cancel: cancel, done: make(chan struct{}),
-		log: cfg.Logger.With("mirror", cfg.ID, "url", target.String())}
-	m.syncPtr, m.jump, m.settings = m.hint(), -1, target.settings()
+		log: cfg.Logger.With("mirror", cfg.ID, "url", target.base()), changed: make(chan struct{})}
+	m.jump = -1
+	m.recall()
 	go m.runSync(ctx)
 	return m, nil
 }
@@ -137,15 +143,22 @@ func dialTCP(congestion string) DialFunc {
 	return func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
 }
 
-// hint is where the mirror was when this volume last heard of it. It serves the status until the peer is asked.
-func (m *Mirror) hint() aodi.Position {
+// recall takes from the volume's table where the mirror was when this volume last heard of it, which serves the status until
+// the peer is asked, and the settings, unless the URL names some.
+func (m *Mirror) recall() {
+	m.syncPtr, m.settings = start(m.v), m.target.settings()
 	_, durable := m.v.Pointers()
 	for _, r := range m.v.Mirrors() {
-		if r.ID == m.cfg.ID && r.SyncPtr <= durable {
-			return max(r.SyncPtr, start(m.v))
+		if r.ID != m.cfg.ID {
+			continue
+		}
+		if r.SyncPtr <= durable {
+			m.syncPtr = max(r.SyncPtr, m.syncPtr)
+		}
+		if before, err := ParseURL(r.URL); err == nil && m.target.Query == "" {
+			m.settings = before.settings()
 		}
 	}
-	return start(m.v)
 }
 
 // start is the position of the volume's first record.
@@ -154,20 +167,6 @@ func start(v *aodi.Volume) aodi.Position {
 		return l[0].Start
 	}
 	return 0
-}
-
-// Settings are those in force.
-func (m *Mirror) Settings() Settings {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.settings
-}
-
-// Change puts other settings in force, at once.
-func (m *Mirror) Change(s Settings) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.settings = s
 }
 
 // Close ends the loop and waits for it. The mirror is left as it is; a later Start goes on there.
@@ -181,10 +180,14 @@ func (m *Mirror) runSync(ctx context.Context) {
 	defer close(m.done)
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval, b.Multiplier = retryFirst, retryMax, 2
-	for ctx.Err() == nil {
-		progress, err := m.session(ctx)
-		if ctx.Err() != nil {
+	for m.awaitResume(ctx) {
+		round := m.begin(ctx)
+		progress, err := m.session(round)
+		switch {
+		case ctx.Err() != nil:
 			err = errClosed
+		case round.Err() != nil:
+			err = errPaused
 		}
 		m.down(err)
 		if progress {
@@ -196,9 +199,61 @@ func (m *Mirror) runSync(ctx context.Context) {
 		}
 		select {
 		case <-time.After(wait):
+		case <-round.Done():
+		}
+		m.interrupt()
+	}
+}
+
+// begin is the context of one try: its session, and the wait after it.
+func (m *Mirror) begin(ctx context.Context) context.Context {
+	round, cancel := context.WithCancel(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.interrupt = cancel; m.settings.Paused {
+		cancel() // since it was asked
+	}
+	return round
+}
+
+// awaitResume waits while the mirror is paused. It is false when the mirror was closed.
+func (m *Mirror) awaitResume(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		paused, changed := m.settings.Paused, m.changed
+		m.mu.Unlock()
+		if !paused {
+			return true
+		}
+		select {
+		case <-changed:
 		case <-ctx.Done():
 		}
 	}
+	return false
+}
+
+// Settings are those in force.
+func (m *Mirror) Settings() Settings {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.settings
+}
+
+// Change puts other settings in force, at once: pausing ends the connection. They are durable with the volume's next checkpoint.
+func (m *Mirror) Change(s Settings) {
+	m.mu.Lock()
+	m.settings = s
+	switch {
+	case s.Paused && m.interrupt != nil:
+		m.interrupt()
+	case !s.Paused && m.reason == errPaused.Error():
+		m.reason = "" // it is connecting
+	}
+	close(m.changed)
+	m.changed = make(chan struct{})
+	m.mu.Unlock()
+	m.remember()
 }
 
 // refusal is a reason that was told to the other side, or by it.
@@ -213,8 +268,11 @@ func refusef(code wire.Code, format string, args ...any) *refusal {
 	return &refusal{code, fmt.Sprintf(format, args...)}
 }
 
-// errClosed is the reason after Close.
-var errClosed = errors.New("closed")
+// errClosed is the reason after Close, errPaused after a pause.
+var (
+	errClosed = errors.New("closed")
+	errPaused = errors.New("paused")
+)
 
 // errLocal marks what is wrong on this side and needs no prompt retry.
 var errLocal = errors.New("source volume")
@@ -285,7 +343,10 @@ func (m *Mirror) down(err error) {
 	m.mu.Lock()
 	was := m.reason
 	news := m.connected || was != text
-	m.connected, m.reason, m.lastErr, m.lastErrAt = false, text, text, time.Now()
+	m.connected, m.reason = false, text
+	if err != errPaused {
+		m.lastErr, m.lastErrAt = text, time.Now()
+	}
 	m.flight, m.bytes = m.flight[:0], 0
 	contacted, p := m.contacted, m.syncPtr
 	m.mu.Unlock()
@@ -293,8 +354,8 @@ func (m *Mirror) down(err error) {
 		m.remember()
 	}
 	switch {
-	case err == errClosed:
-		m.log.Info("closed", "sync_ptr", p)
+	case err == errClosed, err == errPaused:
+		m.log.Info(text, "sync_ptr", p)
 	case news:
 		m.log.Warn("down", "reason", text, "sync_ptr", p)
 	}

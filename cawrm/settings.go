@@ -40,10 +40,26 @@ type Settings struct {
 	Compress Compression // "": auto
 	Paused   bool        // nothing is shipped, the link is down
 	Mode     Mode        // "": async
+
+	Quorum    int           // of flush mode: so many of the mirrors in it must have committed; 0: all
+	Timeout   time.Duration // of flush mode: after it OnTimeout decides; 0: DefaultFlushTimeout
+	OnTimeout OnTimeout     // "": block
 }
 
+// OnTimeout says what becomes of a flush that the mirror has not committed in time.
+type OnTimeout string
+
+// The choices.
+const (
+	TimeoutBlock   OnTimeout = "block"   // it waits on
+	TimeoutDegrade OnTimeout = "degrade" // it returns, and none waits for this mirror until it has caught up
+)
+
+// DefaultFlushTimeout is how long a flush waits when no Timeout is set.
+const DefaultFlushTimeout = 10 * time.Second
+
 // settingKeys are the keys in the order in which they are written.
-var settingKeys = []string{"limit", "burst", "schedule", "compress", "paused", "mode"}
+var settingKeys = []string{"limit", "burst", "schedule", "compress", "paused", "mode", "quorum", "timeout", "on-timeout"}
 
 // Set changes what key names. The errors say what is wrong and what is right.
 func (s *Settings) Set(key, text string) (err error) {
@@ -63,6 +79,16 @@ func (s *Settings) Set(key, text string) (err error) {
 		}
 	case "mode":
 		next.Mode, err = oneOf(text, ModeAsync, ModeFlush)
+	case "quorum":
+		if next.Quorum, err = strconv.Atoi(text); err != nil || next.Quorum < 0 || next.Quorum > 1000 {
+			err = fmt.Errorf("%q is no number of mirrors", text)
+		}
+	case "timeout":
+		if next.Timeout, err = time.ParseDuration(text); err != nil || next.Timeout < time.Millisecond {
+			err = fmt.Errorf("%q is no time; give one such as 10s, at least 1ms", text)
+		}
+	case "on-timeout":
+		next.OnTimeout, err = oneOf(text, TimeoutBlock, TimeoutDegrade)
 	default:
 		return fmt.Errorf("a mirror has no setting %q; there are %s", key, strings.Join(settingKeys, ", "))
 	}
@@ -90,6 +116,16 @@ func (s *Settings) Get(key string) string {
 		}
 	case "mode":
 		return string(s.Mode)
+	case "quorum":
+		if s.Quorum > 0 {
+			return strconv.Itoa(s.Quorum)
+		}
+	case "timeout":
+		if s.Timeout > 0 {
+			return s.Timeout.String()
+		}
+	case "on-timeout":
+		return string(s.OnTimeout)
 	}
 	return ""
 }
@@ -108,6 +144,26 @@ func (s *Settings) Query() string {
 // escape leaves what people read in a schedule as it is.
 func escape(v string) string {
 	return strings.NewReplacer("%3A", ":", "%2C", ",", "%3D", "=", "%40", "@").Replace(url.QueryEscape(v))
+}
+
+// String is Query for people.
+func (s *Settings) String() string {
+	var parts []string
+	for _, k := range settingKeys {
+		if v := s.Get(k); v != "" {
+			parts = append(parts, k+"="+v)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// Assign is Set with key=value.
+func (s *Settings) Assign(text string) error {
+	key, v, ok := strings.Cut(text, "=")
+	if !ok {
+		return fmt.Errorf("%q is no setting; want KEY=VALUE", text)
+	}
+	return s.Set(key, v)
 }
 
 // ParseSettings reads what Query writes. Each key may stand in it once.

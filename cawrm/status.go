@@ -18,11 +18,14 @@ const (
 	StateSyncing    State = "syncing"    // connected, the mirror lacks something that is durable here
 	StateSynced     State = "synced"     // connected, sync_ptr = durable_ptr
 	StateDown       State = "down"       // no link; see Reason. It is being retried.
+	StatePaused     State = "paused"     // no link, as somebody has asked
 )
 
 // Status is what is known of a mirror. Lag is what the mirror lacks of everything up to end_ptr.
 type Status struct {
 	ID, URL     string
+	Settings    Settings
+	Kept        bool // it is started with the volume, whatever serve is told
 	State       State
 	Reason      string    // why it is down; empty while it is not
 	LastError   string    // why it was down last; kept when the link is back
@@ -41,9 +44,10 @@ type Status struct {
 func (m *Mirror) Status() Status {
 	m.mu.Lock()
 	now := time.Now()
-	st := Status{ID: m.cfg.ID, URL: m.cfg.URL, Reason: m.reason, LastError: m.lastErr, LastErrorAt: m.lastErrAt,
+	st := Status{ID: m.cfg.ID, URL: m.target.base(), Reason: m.reason, LastError: m.lastErr, LastErrorAt: m.lastErrAt,
 		SyncPtr: m.syncPtr, RateBps: 8 * m.rate.perSecond(now), SentBytes: m.sent.Load()}
 	connected, mark, known := m.connected, m.mark, m.markKnown
+	st.Settings, st.Kept = m.settings, m.cfg.Kept
 	jump, since := m.jump, m.jumpSince
 	m.mu.Unlock()
 
@@ -51,6 +55,9 @@ func (m *Mirror) Status() Status {
 	_, durable := m.v.Pointers()
 	end := m.v.EndMark()
 	st.State = state(connected, st.Reason != "", st.SyncPtr == durable)
+	if st.Settings.Paused && !connected {
+		st.State = StatePaused
+	}
 	if end.Position > st.SyncPtr {
 		if !known || mark.Time.IsZero() {
 			mark, known = m.refreshMark(st.SyncPtr)
@@ -194,11 +201,15 @@ func (m *Mirror) flyingLocked() string {
 
 // remember leaves a hint in the volume's table, which is only memory until the volume's next checkpoint.
 func (m *Mirror) remember() {
+	m.remembering.Lock() // two that remember do so in the order in which they looked
+	defer m.remembering.Unlock()
 	m.mu.Lock()
-	p := m.syncPtr
+	p, settings := m.syncPtr, m.settings
 	m.remembered = time.Now()
 	m.mu.Unlock()
-	m.v.RememberMirror(format.Mirror{ID: m.cfg.ID, URL: m.cfg.URL, SyncPtr: p})
+	to := m.target
+	to.Query = settings.Query()
+	m.v.RememberMirror(format.Mirror{ID: m.cfg.ID, URL: to.String(), SyncPtr: p, Kept: m.cfg.Kept})
 }
 
 // rememberSometimes is remember when the last time is long ago.

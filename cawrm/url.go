@@ -24,6 +24,12 @@ func (t Target) String() string {
 	return (&url.URL{Scheme: "cawrm", Host: t.Addr, Path: "/" + t.Name, RawQuery: t.Query}).String()
 }
 
+// base is the address without settings.
+func (t Target) base() string {
+	t.Query = ""
+	return t.String()
+}
+
 // settings are those of the URL, which ParseURL has checked.
 func (t Target) settings() Settings {
 	s, _ := ParseSettings(t.Query)

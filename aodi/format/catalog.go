@@ -16,6 +16,7 @@ type Mirror struct {
 	ID      string
 	URL     string
 	SyncPtr Position
+	Kept    bool // it is the volume's: started with it, whoever opens it
 }
 
 // Snapshot is a cut that is kept: a root of the forward map. Each shares what was not changed between them with the one
@@ -54,6 +55,9 @@ const (
 	itemLineage  = 1
 	itemMirror   = 2
 	itemSnapshot = 3
+
+	idLength = 1<<15 - 1
+	idKept   = 1 << 15 // beside the length of a mirror's id
 )
 
 // Encode appends the catalog's bytes to b. Errors: a catalog or an item that is too large.
@@ -77,7 +81,11 @@ func (c *Catalog) Encode(b []byte) ([]byte, error) {
 	for _, m := range c.Mirrors {
 		item(itemMirror, func(b []byte) []byte {
 			b = le.AppendUint64(b, uint64(m.SyncPtr))
-			b = append(le.AppendUint16(b, uint16(len(m.ID))), m.ID...)
+			n := uint16(len(m.ID)) & idLength
+			if m.Kept {
+				n |= idKept
+			}
+			b = append(le.AppendUint16(b, n), m.ID[:n&idLength]...)
 			return append(b, m.URL...)
 		})
 	}
@@ -132,11 +140,11 @@ func (c *Catalog) decodeItem(kind uint16, p []byte) bool {
 		}
 		c.Lineage = append(c.Lineage, Lineage{UUID(p[:16]), Position(le.Uint64(p[16:]))})
 	case itemMirror:
-		if len(p) < 10 || len(p)-10 < int(le.Uint16(p[8:])) {
+		if len(p) < 10 || len(p)-10 < int(le.Uint16(p[8:])&idLength) {
 			return false
 		}
-		n := 10 + int(le.Uint16(p[8:]))
-		c.Mirrors = append(c.Mirrors, Mirror{string(p[10:n]), string(p[n:]), Position(le.Uint64(p))})
+		n := 10 + int(le.Uint16(p[8:])&idLength)
+		c.Mirrors = append(c.Mirrors, Mirror{string(p[10:n]), string(p[n:]), Position(le.Uint64(p)), le.Uint16(p[8:])&idKept != 0})
 	case itemSnapshot:
 		if len(p) < SnapshotBytes-itemHeader {
 			return false

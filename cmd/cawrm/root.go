@@ -73,7 +73,7 @@ mirrors of it at other sites: each is at every moment a consistent earlier state
 			return usagef("a command is missing")
 		},
 	}
-	root.AddCommand(newCreate(), newServe(), newStatus(), newAttach(), newDetach(), newCheck(), newDump(), newVersion())
+	root.AddCommand(newCreate(), newServe(), newStatus(), newMirror(), newAttach(), newDetach(), newCheck(), newDump(), newVersion())
 	root.SetHelpCommand(newHelp())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root, began
@@ -132,6 +132,16 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return fmt.Errorf("%s is missing", names[len(args)])
 		}
 		return noMore(args, len(names))
+	}
+}
+
+// leastArgs allows more.
+func leastArgs(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return fmt.Errorf("%s is missing", names[len(args)])
+		}
+		return nil
 	}
 }
 

@@ -36,7 +36,9 @@ func newServe() *cobra.Command {
 		Long: `Serve the volume in PATH until SIGTERM or SIGINT, which stop in order; a second one stops at once.
 
 A volume is read and written by NBD clients, and each --mirror follows it. A mirror (create --mirror) takes what
-its source sends to --peer and shows it to NBD clients read-only, as of its last committed cut.
+its source sends to --peer and shows it to NBD clients read-only, as of its last committed cut; with --mirror it feeds further
+mirrors. Mirrors that were added with "cawrm mirror add" are kept in the volume and started too; a --mirror with the ID of one of
+them gives it another address, and is else there as long as it is given.
 
 With --rescue, what is left of a damaged container is shown read-only, and nothing is written to it: the newest
 checkpoint that is valid, the log after it as far as it goes, and of the map what can be derived again. What is lost fails

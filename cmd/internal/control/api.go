@@ -1,6 +1,8 @@
 // Package control is how commands talk to a running daemon: JSON over HTTP on a unix socket.
 //
-//	GET /v1/status      Status: every volume with its mirrors
+//	GET  /v1/status     Status: every volume with its mirrors
+//	POST /v1/COMMAND    a command's own request and answer, which the daemon registers by name (Server.Handle):
+//	  mirror            MirrorRequest: add, remove, pause, resume or set a mirror
 //
 // An answer that is not 200 holds {"error": "..."}, one line for people. Who may open the socket may do
 // everything; its mode is 0600. Keys are only ever added, so an older client reads a newer daemon.
@@ -66,6 +68,7 @@ const (
 	StateSyncing    = "syncing"    // connected, the mirror lacks something
 	StateSynced     = "synced"     // the mirror lacks nothing that is durable here
 	StateDown       = "down"       // not connected, last_error says why; it is being retried
+	StatePaused     = "paused"     // not connected, as somebody has asked
 )
 
 // Mirror is one mirror as its source sees it. The lag is 0 on all three scales when the mirror lacks nothing.
@@ -82,6 +85,9 @@ type Mirror struct {
 	SentBytes  int64   `json:"sent_bytes"`  // put on the wire since the daemon's start
 	LastError  string  `json:"last_error"`  // why the link was down last, kept when it is back; "" when it never was
 
+	Settings string `json:"settings"` // KEY=VALUE ..., what differs from the defaults
+	Kept     bool   `json:"kept"`     // in the volume's catalog, by mirror add; else given to serve by --mirror
+
 	EpochProgress float64 `json:"epoch_progress"`            // of a jump epoch that is on its way: 0 to 1, as far as it was sent; else 0
 	LastErrorTime string  `json:"last_error_time,omitempty"` // RFC 3339
 }
@@ -92,4 +98,13 @@ type Source struct {
 	Address       string  `json:"address"`        // of the one that feeds the mirror, or did last; "" when none has
 	SilentSeconds float64 `json:"silent_seconds"` // since it was heard last; 0 when it never was
 	LastError     string  `json:"last_error"`     // why one was refused or lost last
+}
+
+// MirrorRequest asks for a change of one of a volume's mirrors. The answer is empty.
+type MirrorRequest struct {
+	Volume   string   `json:"volume"`
+	Op       string   `json:"op"` // add, remove, pause, resume, set
+	ID       string   `json:"id"`
+	URL      string   `json:"url,omitempty"`      // add
+	Settings []string `json:"settings,omitempty"` // add, set: KEY=VALUE
 }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,6 +72,27 @@ func (c *Client) get(ctx context.Context, path string, v any) error {
 	if err != nil {
 		return err
 	}
+	return c.do(r, v)
+}
+
+// Call asks for a command: request goes there as JSON, the answer comes into answer, which may be nil. Errors: ErrNoDaemon, or
+// what the daemon says.
+func (c *Client) Call(ctx context.Context, command string, request, answer any) error {
+	b, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://daemon/v1/"+command, bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	if answer == nil {
+		answer = new(json.RawMessage)
+	}
+	return c.do(r, answer)
+}
+
+func (c *Client) do(r *http.Request, v any) error {
 	resp, err := c.http.Do(r)
 	if err != nil {
 		return plain(err)
@@ -84,6 +106,9 @@ func (c *Client) get(ctx context.Context, path string, v any) error {
 		var f failure
 		if json.Unmarshal(body, &f) != nil || f.Error == "" {
 			f.Error = resp.Status
+		}
+		if resp.StatusCode == http.StatusConflict {
+			return errors.New(f.Error)
 		}
 		return fmt.Errorf("the daemon refuses: %s", f.Error)
 	}

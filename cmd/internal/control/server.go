@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +15,7 @@ import (
 // Server answers the control socket. It is started by Serve and ended by Close.
 type Server struct {
 	http     *http.Server
+	mux      *http.ServeMux
 	visitors visitors
 	status   func() Status
 	log      *slog.Logger
@@ -24,12 +27,13 @@ const (
 	headTime    = 10 * time.Second // for a request to arrive
 	answerTime  = 10 * time.Second // for an answer to be read
 	maxIdleTime = time.Minute      // between two requests
+	maxRequest  = 16 << 10         // bytes of a command's
 )
 
 // NewServer makes a server that asks status, from any goroutine, for what it tells.
 func NewServer(status func() Status, log *slog.Logger) *Server {
-	s := &Server{status: status, log: log, visitors: newVisitors()}
 	mux := http.NewServeMux()
+	s := &Server{status: status, log: log, visitors: newVisitors(), mux: mux}
 	mux.HandleFunc("GET /v1/status", s.getStatus)
 	mux.HandleFunc("/", s.unknown)
 	s.http = &http.Server{
@@ -42,6 +46,35 @@ func NewServer(status func() Status, log *slog.Logger) *Server {
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return s
+}
+
+// Handle lets do answer the command of that name: it gets the request, JSON, and returns the answer. Before Serve. do is called
+// from any goroutine; its context ends when the client goes away.
+func (s *Server) Handle(name string, do func(ctx context.Context, request []byte) (any, error)) {
+	s.mux.HandleFunc("POST /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+		if err != nil {
+			s.answer(w, r, http.StatusBadRequest, failure{Error: err.Error()})
+			return
+		}
+		v, err := do(r.Context(), body)
+		if err != nil {
+			s.answer(w, r, http.StatusConflict, failure{Error: err.Error()})
+			return
+		}
+		s.answer(w, r, http.StatusOK, v)
+	})
+}
+
+// Command makes what Handle takes of a function with a request of its own.
+func Command[T any](do func(ctx context.Context, request T) (any, error)) func(context.Context, []byte) (any, error) {
+	return func(ctx context.Context, b []byte) (any, error) {
+		var request T
+		if err := json.Unmarshal(b, &request); err != nil {
+			return nil, fmt.Errorf("the request is not understood: %w", err)
+		}
+		return do(ctx, request)
+	}
 }
 
 // Serve answers on l until Close, which closes l; it returns nil then.

@@ -43,7 +43,7 @@ type daemon struct {
 	sockets *sockets
 	volume  *aodi.Volume
 	rescued recovery.Rescued
-	mirrors []*cawrm.Mirror
+	source  *cawrm.Source  // the volume's mirrors; nil with Config.Rescue
 	peer    *cawrm.Peer    // nil without Config.Peer
 	plain   *nbdsrv.Server // unix sockets, and TCP without TLS
 	crypted *nbdsrv.Server // TCP with TLS; nil without
@@ -92,6 +92,7 @@ func (d *daemon) prepare() error {
 		return err
 	}
 	d.control = control.NewServer(d.status, d.log)
+	d.control.Handle("mirror", control.Command(d.changeMirror))
 	return d.startMirrors()
 }
 
@@ -141,17 +142,6 @@ func (d *daemon) preparePeer() error {
 	return d.peer.AddVolume(d.cfg.Name, d.volume)
 }
 
-func (d *daemon) startMirrors() error {
-	for _, m := range d.cfg.Mirrors {
-		started, err := cawrm.Start(d.volume, cawrm.MirrorConfig{ID: m.ID, URL: m.URL, Logger: d.log})
-		if err != nil {
-			return err
-		}
-		d.mirrors = append(d.mirrors, started)
-	}
-	return nil
-}
-
 // serve starts a goroutine for each listener.
 func (d *daemon) serve() {
 	d.start("control", d.sockets.control, d.control.Serve)
@@ -167,7 +157,7 @@ func (d *daemon) serve() {
 	}
 	info := d.volume.Info()
 	d.log.Info("serving", "volume", d.cfg.Name, "path", d.cfg.Path, "role", d.role(), "size", info.Size,
-		"nbd", addresses(d.sockets.nbd), "peer", addresses(d.sockets.peer), "mirrors", len(d.mirrors),
+		"nbd", addresses(d.sockets.nbd), "peer", addresses(d.sockets.peer), "mirrors", len(d.mirrors()),
 		"control", "unix:"+d.sockets.control.Addr().String())
 	if len(d.sockets.nbd) == 0 {
 		d.log.Info("no --nbd address: the volume is not exported over NBD", "volume", d.cfg.Name)
@@ -220,8 +210,8 @@ func (d *daemon) drain() error {
 }
 
 func (d *daemon) closeMirrors() {
-	for _, m := range d.mirrors {
-		m.Close()
+	if d.source != nil {
+		d.source.Close()
 	}
 	if d.peer != nil {
 		d.peer.Close()

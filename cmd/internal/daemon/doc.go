@@ -4,6 +4,7 @@
 //	NBD clients --> nbdsrv --> device --> aodi.Volume <-- cawrm.Mirror --> the other site
 //	                                      aodi.Volume <-- cawrm.Peer  <-- the source, on a mirror site
 //	commands ----> control --> status ----^
+//	                   '-----> mirror --> cawrm.Source, the list of the volume's mirrors
 //
 // Start: addresses are bound first, so that a port in use is told before a long recovery; then the volume is
 // opened, which recovers it; then everything is served, and systemd is told.
@@ -13,5 +14,5 @@
 //
 // Goroutines: runServe, one a listener; ended by stop. All others belong to the packages that are put together.
 //
-// Absences: no configuration file, no changes while running.
+// Absences: no configuration file.
 package daemon

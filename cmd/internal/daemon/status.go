@@ -13,7 +13,7 @@ import (
 func (d *daemon) status() control.Status {
 	// Mirrors before the volume: a pointer that moves meanwhile makes the lag larger, never sync_ptr > durable_ptr.
 	var mirrors []control.Mirror
-	for _, m := range d.mirrors {
+	for _, m := range d.mirrors() {
 		mirrors = append(mirrors, mirrorStatus(m.Status()))
 	}
 	st := d.volume.Status()
@@ -99,6 +99,9 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		ETASeconds: st.ETASeconds,
 		SentBytes:  st.SentBytes,
 		LastError:  st.LastError,
+
+		Settings: st.Settings.String(),
+		Kept:     st.Kept,
 
 		EpochProgress: st.Jump,
 	}

@@ -105,7 +105,7 @@ func mirrorRow(v control.Volume, m control.Mirror) []string {
 // mirrorNote is the way to go while catching up, and the reason while the link is not up.
 func mirrorNote(v control.Volume, m control.Mirror) string {
 	switch {
-	case m.State == control.StateSynced:
+	case m.State == control.StateSynced, m.State == control.StatePaused:
 		return ""
 	case m.State != control.StateSyncing:
 		return clean(m.LastError)
@@ -127,6 +127,29 @@ func Progress(v control.Volume, m control.Mirror) float64 {
 	}
 	has, all := float64(m.SyncPtr), float64(v.DurablePtr)
 	return min((has+m.EpochProgress*(all-has))/all, 0.994)
+}
+
+// Mirrors writes one table of the mirrors of all volumes, with what was set of them.
+func Mirrors(w io.Writer, s control.Status) error {
+	rows := [][]string{{"MIRROR", "URL", "STATE", "KEPT", "SETTINGS"}}
+	for _, v := range s.Volumes {
+		for _, m := range v.Mirrors {
+			kept := "by --mirror"
+			if m.Kept {
+				kept = "yes"
+			}
+			settings := m.Settings
+			if settings == "" {
+				settings = "defaults"
+			}
+			rows = append(rows, []string{clean(v.Name + "/" + m.ID), clean(m.URL), m.State, kept, clean(settings)})
+		}
+	}
+	if len(rows) == 1 {
+		_, err := fmt.Fprintln(w, "no mirrors")
+		return err
+	}
+	return table(w, rows)
 }
 
 // table aligns columns and leaves no blanks at the ends of lines.

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cawrm/cawrm"
+	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/show"
+	"cawrm/cmd/internal/value"
+)
+
+func newMirror() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "mirror COMMAND",
+		Short: "Add, remove, pause and change mirrors of a running volume",
+		Long: `Change the mirrors of a volume that a running daemon serves. Clients notice nothing of it.
+
+What is added here is kept in the volume: the next serve starts it too, also without --mirror. A --mirror of serve is there as
+long as serve is given it; where the volume keeps a mirror under the same ID, the flag's address takes its place. Settings
+are remembered by ID for both.`,
+		Example: `  cawrm mirror add db paris cawrm://10.0.0.2:10810/db
+  cawrm mirror pause db paris
+  cawrm mirror set db paris mode=flush timeout=5s on-timeout=degrade
+  cawrm mirror list db`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q for %q", args[0], c.CommandPath())
+			}
+			c.SetOut(c.ErrOrStderr())
+			_ = c.Help()
+			return usagef("a command is missing")
+		},
+	}
+	c.AddCommand(newMirrorAdd(), newMirrorRemove(), newMirrorPause(), newMirrorResume(), newMirrorSet(), newMirrorList())
+	return c
+}
+
+func newMirrorAdd() *cobra.Command {
+	var f controlFlag
+	c := &cobra.Command{
+		Use:   "add NAME ID URL [KEY=VALUE...]",
+		Short: "Add a mirror to a volume, and keep it",
+		Long: `Add a mirror to volume NAME. It is called ID, and stands at URL, cawrm://host:port/NAME. It may be empty, or a mirror of
+the same volume that was fed by another member so far: then only what it lacks is sent.
+
+` + settingsHelp,
+		Example: `  cawrm mirror add db paris cawrm://10.0.0.2:10810/db
+  cawrm mirror add db rome cawrm://10.0.0.3:10810/db mode=flush`,
+		Args: leastArgs("NAME", "ID", "URL"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			var l value.Mirrors
+			if err := l.Set(args[1] + "=" + args[2]); err != nil {
+				return usageError{err}
+			}
+			if err := checkSettings(args[3:]); err != nil {
+				return err
+			}
+			return f.mirror(control.MirrorRequest{Op: "add", Volume: args[0], ID: args[1], URL: args[2], Settings: args[3:]})
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// settingsHelp says what may be set.
+const settingsHelp = `KEY=VALUE is one of
+  limit=10M burst=1M    at most so many bytes a second, and at once; or bits, as 100mbit
+  schedule=...          other limits by time of day: [DAY[-DAY]@]HH:MM-HH:MM=RATE,...
+  compress=auto         or off, fast, best
+  mode=async            a client's flush returns when it is durable here (the default)
+  mode=flush            FLUSH and FUA return when the mirror has committed them
+  quorum=N              with several mirrors in flush mode: when N of them have (default 0: all)
+  timeout=10s           how long a flush waits for the mirror before on-timeout decides
+  on-timeout=block      it waits on (the default)
+  on-timeout=degrade    it returns, and none waits for this mirror until it has caught up
+  paused=true           as cawrm mirror pause`
+
+func newMirrorRemove() *cobra.Command {
+	return simpleMirror("remove", "Take a mirror away from a volume and forget it",
+		"Ship nothing to the mirror any more, and forget it. What the mirror holds stays as it is; it can be added again, here or\nat another member, and then gets only what it lacks.")
+}
+
+func newMirrorPause() *cobra.Command {
+	return simpleMirror("pause", "End the connection to a mirror until it is resumed",
+		"End the connection to a mirror until it is resumed, also over restarts. It costs the volume nothing: what the mirror lacks is\nin the log, or is found by what was written since.")
+}
+
+func newMirrorResume() *cobra.Command {
+	return simpleMirror("resume", "Connect to a paused mirror again", "Connect to a paused mirror again: it gets what it lacks.")
+}
+
+func simpleMirror(op, short, long string) *cobra.Command {
+	var f controlFlag
+	c := &cobra.Command{
+		Use: op + " NAME ID", Short: short, Long: long, Example: "  cawrm mirror " + op + " db paris", Args: exactArgs("NAME", "ID"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return f.mirror(control.MirrorRequest{Op: op, Volume: args[0], ID: args[1]})
+		},
+	}
+	f.add(c)
+	return c
+}
+
+func newMirrorSet() *cobra.Command {
+	var f controlFlag
+	c := &cobra.Command{
+		Use:   "set NAME ID KEY=VALUE...",
+		Short: "Change settings of a mirror",
+		Long: "Change settings of a mirror, at once and over restarts. url=cawrm://host:port/NAME moves it to another address.\n\n" +
+			settingsHelp,
+		Example: `  cawrm mirror set db paris mode=flush quorum=1
+  cawrm mirror set db paris url=cawrm://10.0.0.9:10810/db`,
+		Args: leastArgs("NAME", "ID", "KEY=VALUE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := checkSettings(args[2:]); err != nil {
+				return err
+			}
+			return f.mirror(control.MirrorRequest{Op: "set", Volume: args[0], ID: args[1], Settings: args[2:]})
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// checkSettings finds wrong usage before the daemon is asked.
+func checkSettings(assignments []string) error {
+	for _, a := range assignments {
+		if url, ok := strings.CutPrefix(a, "url="); ok {
+			if err := new(value.Mirrors).Set(url); err != nil {
+				return usageError{err}
+			}
+			continue
+		}
+		var s cawrm.Settings
+		if err := s.Assign(a); err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+func (f *controlFlag) mirror(r control.MirrorRequest) error {
+	client, err := f.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Call(context.Background(), "mirror", r, nil)
+}
+
+// listed is a mirror in the JSON of mirror list.
+type listed struct {
+	Volume string `json:"volume"`
+	control.Mirror
+}
+
+func newMirrorList() *cobra.Command {
+	var f controlFlag
+	asJSON := false
+	c := &cobra.Command{
+		Use:     "list [NAME]",
+		Short:   "List mirrors and their settings",
+		Long:    "List the mirrors of volume NAME, or of all volumes: where they are, how they are, whether the volume keeps them, and what is set.",
+		Example: "  cawrm mirror list db\n  cawrm mirror list --json",
+		Args:    maxArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := f.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			s, err := client.Status(context.Background())
+			if err != nil {
+				return err
+			}
+			if len(args) > 0 {
+				v, err := s.Volume(args[0])
+				if err != nil {
+					return err
+				}
+				s.Volumes = []control.Volume{v}
+			}
+			if !asJSON {
+				return show.Mirrors(c.OutOrStdout(), s)
+			}
+			list := []listed{}
+			for _, v := range s.Volumes {
+				for _, m := range v.Mirrors {
+					list = append(list, listed{v.Name, m})
+				}
+			}
+			enc := json.NewEncoder(c.OutOrStdout())
+			enc.SetEscapeHTML(false)
+			enc.SetIndent("", "  ")
+			return enc.Encode(list)
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
