@@ -39,12 +39,14 @@ var (
 
 // conn is one client. The goroutine runReader owns everything that is not marked otherwise.
 type conn struct {
-	server *Server
-	raw    net.Conn // Close and SetReadDeadline may be called from any goroutine
-	nc     net.Conn // raw, or TLS over it; settled by the end of the handshake
-	host   netip.Addr
-	using  *Export // guarded by server.mu, as young
-	young  bool    // it holds one of server.slots
+	server  *Server
+	raw     net.Conn // Close and SetReadDeadline may be called from any goroutine
+	nc      net.Conn // raw, or TLS over it; settled by the end of the handshake
+	host    netip.Addr
+	using   *Export // guarded by server.mu, as young
+	found   *Export // that the server's finder has opened for this connection; of runReader, until forget
+	release func()
+	young   bool // it holds one of server.slots
 
 	fixed, zeroes, secure bool // what the greeting and STARTTLS brought
 	haggle

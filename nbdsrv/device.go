@@ -52,6 +52,19 @@ const (
 	LargestMaxPayload = 64 << 20
 )
 
+// Finder knows exports that are not worth a place in the server's list, since there can be thousands: snapshots. Called
+// from any goroutine.
+type Finder interface {
+	// Find opens an export for one connection, which calls release when it needs it no more. ok is false when there is none
+	// of that name.
+	Find(name string) (e Export, release func(), ok bool)
+	// List tells the names and descriptions, for NBD_OPT_LIST.
+	List() []Listed
+}
+
+// Listed is one line of a list of exports.
+type Listed struct{ Name, Description string }
+
 // Export is a Device under a name. It must not be changed after AddExport.
 type Export struct {
 	Name        string // 0 to 4096 bytes of UTF-8; the first export added is also the default one
@@ -66,6 +79,9 @@ type Export struct {
 	MinBlock       uint32 // bytes, a power of two up to 64 KiB; 0 means 1
 	PreferredBlock uint32 // bytes, a power of two from 512; 0 means 4096
 	MaxPayload     uint32 // bytes in one read or write, up to 64 MiB; 0 means 32 MiB
+
+	// Of is the name of the export that this one is a part of: RemoveExport of that one ends this one's connections, too.
+	Of string
 
 	nonblocking Nonblocking
 }

@@ -52,7 +52,7 @@ func (c *conn) exportName(name string) (next, error) {
 	if c.mode == extended {
 		return more, errExportName
 	}
-	e := c.server.lookup(name)
+	e := c.lookup(name)
 	if e == nil {
 		return more, errNoExport
 	}
@@ -99,7 +99,7 @@ func (c *conn) infoOrGo(id uint32, data []byte) next {
 		c.reply(id, repErrInvalid, "")
 		return more
 	}
-	e := c.server.lookup(name)
+	e := c.lookup(name)
 	if e == nil {
 		c.reply(id, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, "")
 		return more
@@ -197,7 +197,7 @@ func (c *conn) metaContext(id uint32, data []byte) {
 		c.reply(id, repErrInvalid, "")
 		return
 	}
-	e := c.server.lookup(name)
+	e := c.lookup(name)
 	if e == nil {
 		c.reply(id, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, "")
 		return

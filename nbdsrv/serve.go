@@ -142,6 +142,7 @@ func (s *Server) forget(c *conn) {
 		s.total.Stalled++
 	}
 	s.mu.Unlock()
+	c.letGo()
 	close(c.ended)
 	s.running.Done()
 }

@@ -17,6 +17,8 @@ import (
 
 // Config of a Server. The zero value serves without TLS and with the defaults named below.
 type Config struct {
+	// Finder is asked for names that were not added; nil: there are none.
+	Finder Finder
 	// TLS lets clients upgrade with NBD_OPT_STARTTLS; nil refuses that. Versions below 1.2 are never
 	// accepted. Client certificates are asked for as it says.
 	TLS *tls.Config
@@ -128,7 +130,7 @@ func (s *Server) AddExport(e Export) error {
 	return nil
 }
 
-// RemoveExport hides the export from new clients and ends the connections of its present ones as
+// RemoveExport hides the export from new clients and ends the connections of its present ones, and of its parts, as
 // Shutdown does. After a nil error no call of its Device runs or will come. When ctx ends first,
 // the connections are cut and ctx's error is returned.
 func (s *Server) RemoveExport(ctx context.Context, name string) error {
@@ -142,7 +144,7 @@ func (s *Server) RemoveExport(ctx context.Context, name string) error {
 	s.exports = slices.Delete(s.exports, i, i+1)
 	var users []*conn
 	for c := range s.conns {
-		if c.using == e {
+		if c.using == e || c.using != nil && c.using.Of == name {
 			users = append(users, c)
 		}
 	}
@@ -171,7 +173,9 @@ func (s *Server) use(c *conn, e *Export) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case !slices.Contains(s.exports, e):
+	case e != c.found && !slices.Contains(s.exports, e):
+		return errNoExport
+	case e == c.found && e.Of != "" && !slices.ContainsFunc(s.exports, func(x *Export) bool { return x.Name == e.Of }):
 		return errNoExport
 	case s.serving >= s.cfg.MaxConns:
 		s.total.Refused++
@@ -184,8 +188,45 @@ func (s *Server) use(c *conn, e *Export) error {
 }
 
 // list is the exports as they are now.
-func (s *Server) list() []*Export {
+func (s *Server) list() []Listed {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.exports)
+	var all []Listed
+	for _, e := range s.exports {
+		all = append(all, Listed{e.Name, e.Description})
+	}
+	s.mu.Unlock()
+	if s.cfg.Finder != nil {
+		all = append(all, s.cfg.Finder.List()...)
+	}
+	return all
+}
+
+// lookup finds an export by name, also one that the server's finder knows. The connection holds the last one of these.
+func (c *conn) lookup(name string) *Export {
+	if e := c.server.lookup(name); e != nil || c.server.cfg.Finder == nil {
+		return e
+	}
+	if c.found != nil && c.found.Name == name {
+		return c.found
+	}
+	e, release, ok := c.server.cfg.Finder.Find(name)
+	if !ok {
+		return nil
+	}
+	if err := e.prepare(); err != nil {
+		c.server.log.Error("export is not shown", "export", name, "err", err)
+		release()
+		return nil
+	}
+	c.letGo()
+	c.found, c.release = &e, release
+	return c.found
+}
+
+// letGo gives back the export that was found.
+func (c *conn) letGo() {
+	if c.found != nil {
+		c.release()
+		c.found, c.release = nil, nil
+	}
 }
