@@ -3,6 +3,8 @@ package wan
 import (
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // clock is the time of a link. It stands still while the link is stalled, so
@@ -61,24 +63,46 @@ func (c *clock) wait(due time.Duration, done <-chan struct{}) bool {
 		if !stopped && left <= 0 {
 			return true
 		}
-		var expired <-chan time.Time
-		var timer *time.Timer
-		if !stopped {
-			timer = time.NewTimer(left)
-			expired = timer.C
+		if stopped {
+			left = forever
 		}
+		sleep := left - coarse
+		if sleep <= 0 {
+			if doze(left) {
+				continue
+			}
+			sleep = left
+		}
+		timer := time.NewTimer(sleep)
 		select {
-		case <-expired:
+		case <-timer.C:
 		case <-changed:
 		case <-done:
 		}
-		if timer != nil {
-			timer.Stop()
-		}
+		timer.Stop()
 		select {
 		case <-done:
 			return false
 		default:
 		}
 	}
+}
+
+const (
+	// coarse is by how much a timer of the runtime may be late: its poller
+	// sleeps whole milliseconds.
+	coarse  = 1200 * time.Microsecond
+	forever = time.Hour
+)
+
+// doze sleeps d, shorter than coarse, with the kernel's finer clock. It
+// returns false, without sleeping, when time is virtual (testing/synctest):
+// it does not go on by itself, and there timers are exact.
+func doze(d time.Duration) bool {
+	if now := time.Now(); time.Since(now) == 0 && time.Since(now) == 0 {
+		return false
+	}
+	t := unix.NsecToTimespec(int64(d))
+	unix.Nanosleep(&t, nil)
+	return true
 }

@@ -4,26 +4,35 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
 
-// Link is one emulated line. Make it with Listen.
-type Link struct {
-	target string
-	ln     net.Listener
-	clock  *clock
-	ways   [2]*way
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+// Dialer connects to the target of a link.
+type Dialer func(ctx context.Context) (net.Conn, error)
 
-	mu      sync.Mutex
-	pairs   map[*pair]struct{}
-	refuse  bool
-	isCut   bool
-	profile Profile
-	counts  Counters // the bytes are filled in from ways
+// Link is one emulated line. Make it with Listen or New.
+type Link struct {
+	dial Dialer
+	ln   net.Listener // nil: only Dial leads onto the line
+	net  *Net         // the line of packets that dial goes through; nil: the ways have delay and rate
+	mode Mode
+
+	congestion string
+	clock      *clock
+	ways       [2]*way
+	ctx        context.Context
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
+
+	mu       sync.Mutex
+	pairs    map[*pair]struct{}
+	refuse   bool
+	isCut    bool
+	shutdown bool
+	profile  Profile
+	counts   Counters // the bytes are filled in from ways
 }
 
 // Counters says what went through a link since it was made.
@@ -38,28 +47,103 @@ type Counters struct {
 	Cuts        int64
 }
 
-// Listen opens a link: connections to addr ("127.0.0.1:0" picks a port) are
-// carried to target, as p says. The link closes with ctx or by Close.
+// Listen opens a link: connections to addr ("127.0.0.1:0" picks a port,
+// "unix:/path" is a socket) are carried to target, as p says. The link closes
+// with ctx or by Close.
 func Listen(ctx context.Context, addr, target string, p Profile) (*Link, error) {
-	if err := p.validate(); err != nil {
-		return nil, err
-	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	return listen(ctx, addr, target, p, nil)
+}
+
+func listen(ctx context.Context, addr, target string, p Profile, n *Net) (*Link, error) {
+	ln, err := new(net.ListenConfig).Listen(ctx, network(addr), strings.TrimPrefix(addr, "unix:"))
 	if err != nil {
 		return nil, fmt.Errorf("listen for the link to %s: %w", target, err)
 	}
-	l := &Link{target: target, ln: ln, clock: newClock(), profile: p, pairs: map[*pair]struct{}{}}
+	l, err := newLink(ctx, ln, dialTo(target), p, n)
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// network is the kind of an address.
+func network(addr string) string {
+	if strings.HasPrefix(addr, "unix:") {
+		return "unix"
+	}
+	return "tcp"
+}
+
+func dialTo(target string) Dialer {
+	return func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network(target), strings.TrimPrefix(target, "unix:"))
+	}
+}
+
+// New makes a link without a listener, for use within this process: Dial is
+// how one gets onto the line, dial what its far end leads to.
+func New(ctx context.Context, dial Dialer, p Profile) (*Link, error) {
+	return newLink(ctx, nil, dial, p, nil)
+}
+
+// newLink makes a link over a line of packets, if there is one, else with the
+// delay and the rate of its own.
+func newLink(ctx context.Context, ln net.Listener, dial Dialer, p Profile, n *Net) (*Link, error) {
+	if err := p.validate(); err != nil {
+		return nil, err
+	}
+	congestion, err := Congestion(p.Congestion)
+	if err != nil {
+		return nil, err
+	}
+	l := &Link{dial: dial, ln: ln, mode: Relay, congestion: congestion, clock: newClock(), profile: p, pairs: map[*pair]struct{}{}}
+	own := p
+	if n != nil {
+		l.net, l.mode, own = n, n.mode, passing
+		if l.dial, err = n.through(dial); err != nil {
+			return nil, err
+		}
+	}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	for d := range l.ways {
-		l.ways[d] = newWay(l.clock, p, Direction(d))
+		l.ways[d] = newWay(l.clock, own, Direction(d))
 	}
-	l.wg.Go(l.runAccept)
+	if ln != nil {
+		l.wg.Go(l.runAccept)
+	}
 	context.AfterFunc(l.ctx, l.shut)
 	return l, nil
 }
 
-// Addr is the address to connect to.
-func (l *Link) Addr() string { return l.ln.Addr().String() }
+// passing is a relay that only passes on: the packets below have the delay.
+var passing = Profile{Queue: 64 << 10}
+
+// Addr is the address to connect to; empty without a listener.
+func (l *Link) Addr() string {
+	if l.ln == nil {
+		return ""
+	}
+	return l.ln.Addr().String()
+}
+
+// Mode says how the line is made.
+func (l *Link) Mode() Mode { return l.mode }
+
+// Congestion is the TCP congestion control of all connections of the link.
+func (l *Link) Congestion() string { return l.congestion }
+
+// Dial connects over the line from within this process.
+func (l *Link) Dial(ctx context.Context) (net.Conn, error) {
+	near, far := memoryPipe()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.shutdown || l.ctx.Err() != nil {
+		return nil, net.ErrClosed
+	}
+	l.wg.Go(func() { l.runConn(far) })
+	return near, nil
+}
 
 // Profile is what the line is like now.
 func (l *Link) Profile() Profile {
@@ -78,6 +162,9 @@ func (l *Link) SetProfile(p Profile) error {
 	l.profile = p
 	pairs := l.pairsLocked()
 	l.mu.Unlock()
+	if l.net != nil {
+		return l.net.Set(p)
+	}
 	for d, w := range l.ways {
 		w.set(p, Direction(d))
 	}
@@ -159,14 +246,19 @@ func (l *Link) Close() error {
 	l.cancel()
 	l.shut()
 	l.wg.Wait()
+	if l.net != nil {
+		return l.net.Close()
+	}
 	return nil
 }
 
 // shut ends listening and all connections; it may run more than once.
 func (l *Link) shut() {
-	l.ln.Close()
+	if l.ln != nil {
+		l.ln.Close()
+	}
 	l.mu.Lock()
-	l.refuse = true
+	l.refuse, l.shutdown = true, true
 	pairs := l.pairsLocked()
 	l.mu.Unlock()
 	for _, p := range pairs {
@@ -198,19 +290,22 @@ func (l *Link) runAccept() {
 
 // runConn carries one connection from accept to its end.
 func (l *Link) runConn(near net.Conn) {
-	// A stalled line does not even carry the request to connect.
-	if !l.admit() || !l.clock.wait(0, l.ctx.Done()) {
+	// The kernel, or the memory, has said yes at once; on a line it takes a round trip until bytes can follow. A
+	// stalled line does not even carry the request to connect.
+	if !l.admit() || !l.clock.wait(l.clock.now()+l.handshake(), l.ctx.Done()) {
 		discard(near)
 		return
 	}
-	far, err := new(net.Dialer).DialContext(l.ctx, "tcp", l.target)
+	far, err := l.dial(l.ctx)
 	if err != nil {
 		l.count(func(c *Counters) { c.Refused++ })
 		discard(near)
 		return
 	}
-	tune(near)
-	tune(far)
+	tune(near, l.congestion)
+	if l.net == nil { // else the kernel finds the size of the buffers at the ends of a long line
+		tune(far, l.congestion)
+	}
 	p := newPair(l, near, far)
 	if !l.add(p) {
 		p.reset()
@@ -220,6 +315,14 @@ func (l *Link) runConn(near net.Conn) {
 	l.mu.Lock()
 	delete(l.pairs, p)
 	l.mu.Unlock()
+}
+
+// handshake is what connecting takes.
+func (l *Link) handshake() time.Duration {
+	if l.net != nil {
+		return 0 // the kernel does it
+	}
+	return 2 * l.Profile().Delay
 }
 
 // admit says whether the link takes connections, and counts it if not.
@@ -257,7 +360,7 @@ func (l *Link) count(f func(*Counters)) {
 
 // discard resets a connection that is not carried.
 func discard(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
+	if t, ok := c.(interface{ SetLinger(int) error }); ok {
 		t.SetLinger(0)
 	}
 	c.Close()

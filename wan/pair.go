@@ -48,10 +48,7 @@ func (p *pair) run() {
 // reset breaks both connections at once, with RST where the kernel can.
 func (p *pair) reset() {
 	p.end(func(c net.Conn) {
-		if t, ok := c.(*net.TCPConn); ok {
-			t.SetLinger(0)
-		}
-		c.Close()
+		discard(c)
 	})
 }
 
@@ -67,11 +64,12 @@ func (p *pair) end(closeConn func(net.Conn)) {
 }
 
 // tune keeps the relay's share of buffering small and lets nothing linger.
-func tune(c net.Conn) {
+func tune(c net.Conn, congestion string) {
 	if t, ok := c.(*net.TCPConn); ok {
 		t.SetNoDelay(true)
 		t.SetReadBuffer(relayBuffer)
 		t.SetWriteBuffer(relayBuffer)
+		setCongestion(t, congestion)
 	}
 }
 

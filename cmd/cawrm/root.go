@@ -74,6 +74,7 @@ mirrors of it at other sites: each is at every moment a consistent earlier state
 		},
 	}
 	root.AddCommand(newCreate(), newServe(), newStatus(), newMirror(), newAttach(), newDetach(), newCheck(), newDump(), newVersion())
+	root.AddCommand(newWan())
 	root.SetHelpCommand(newHelp())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root, began
