@@ -290,3 +290,33 @@ func (c diskClient) ask(command uint16, off uint64, length int, out, in []byte) 
 func (c diskClient) write(off uint64, p []byte) { c.t.Helper(); c.ask(1, off, len(p), p, nil) }
 func (c diskClient) read(off uint64, p []byte)  { c.t.Helper(); c.ask(0, off, len(p), nil, p) }
 func (c diskClient) flush()                     { c.t.Helper(); c.ask(3, 0, 0, nil, nil) }
+
+// TestRemoveFedVolume: a mirror that is being fed is closed at a whole epoch, and goes on where it stood when it is back.
+func TestRemoveFedVolume(t *testing.T) {
+	dir := t.TempDir()
+	disk, copied := create(t, filepath.Join(dir, "disk.img"), "--size", "16M"), create(t, filepath.Join(dir, "copy.img"), "--mirror")
+	b := serve(t, copied, "--name", "db", "--peer", "127.0.0.1:0")
+	socket := filepath.Join(dir, "nbd")
+	a := serve(t, disk, "--nbd", "unix:"+socket, "--mirror", "b=cawrm://"+b.volume().Peer[0]+"/db")
+	client := dialNBD(t, socket, "disk.img")
+	write := func(k byte) {
+		for i := range uint64(64) {
+			client.write(i*4096, bytes.Repeat([]byte{k}, 4096))
+		}
+		client.flush()
+	}
+	write(1)
+	a.until("fed", func(v control.Volume) bool { return v.Mirrors[0].SyncPtr > 0 })
+	b.command("volume", "remove", "db").want(t, 0, "not served any more")
+	runProgram(t, "check", copied).want(t, 0, "OK")
+	write(2)
+	a.until("down", func(v control.Volume) bool { return v.Mirrors[0].State == "down" && strings.Contains(v.Mirrors[0].LastError, "db") })
+	b.command("volume", "add", "db", copied).want(t, 0, "is served")
+	v := a.until("synced", func(v control.Volume) bool { return v.Mirrors[0].State == "synced" })
+	if m := b.volume(); m.EndPtr != v.EndPtr {
+		t.Errorf("%+v\n%+v", m, v)
+	}
+	client.Close()
+	a.stop()
+	b.stop()
+}
