@@ -15,7 +15,7 @@ func newConfig() *cobra.Command {
 a flag of "cawrm serve" without its dashes; a flag that can be repeated takes a list.`,
 		Example: `  cawrm config check /etc/cawrm/cawrm.toml
   cawrm config example > cawrm.toml`,
-		RunE: group,
+		RunE: onlyGroup,
 	}
 	check := &cobra.Command{
 		Use:   "check FILE",
@@ -40,8 +40,8 @@ contradicts. Exit code 0: serve would take it. Whether paths exist and addresses
 	return c
 }
 
-// group is run when a command that only holds others is given alone.
-func group(c *cobra.Command, args []string) error {
+// onlyGroup is run when a command that only holds others is given alone.
+func onlyGroup(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usagef("%s: unknown command %q", c.CommandPath(), args[0])
 	}

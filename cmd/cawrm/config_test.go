@@ -310,7 +310,9 @@ func TestRemoveFedVolume(t *testing.T) {
 	b.command("volume", "remove", "db").want(t, 0, "not served any more")
 	runProgram(t, "check", copied).want(t, 0, "OK")
 	write(2)
-	a.until("down", func(v control.Volume) bool { return v.Mirrors[0].State == "down" && strings.Contains(v.Mirrors[0].LastError, "db") })
+	a.until("down", func(v control.Volume) bool {
+		return v.Mirrors[0].State == "down" && strings.Contains(v.Mirrors[0].LastError, "db")
+	})
 	b.command("volume", "add", "db", copied).want(t, 0, "is served")
 	v := a.until("synced", func(v control.Volume) bool { return v.Mirrors[0].State == "synced" })
 	if m := b.volume(); m.EndPtr != v.EndPtr {
