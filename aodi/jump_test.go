@@ -20,9 +20,9 @@ type jumpPair struct {
 	ds, dm   *disk.Memory
 	src, dst *aodi.Volume
 	opt      aodi.Options
-	shipped  int                  // data bytes
-	lives    int                  // crashes and restarts, of both
-	hurt     func(d *disk.Memory) // what befalls a disk after a crash; may be nil
+	shipped  int                           // data bytes
+	lives    int                           // crashes and restarts, of both
+	hurt     func(*jumpPair, *disk.Memory) // what befalls a disk after a crash; may be nil
 }
 
 // TestJumpEpochInterrupted ensures that a mirror shows its old content until a jump epoch is whole, whichever side is cut
@@ -41,7 +41,7 @@ func TestJumpEpochInterrupted(t *testing.T) {
 	t.Logf("%d runs with %d crashes and restarts", runs, lives)
 }
 
-func jumpInterrupted(t *testing.T, rng *rand.Rand, hurt func(*disk.Memory)) int {
+func jumpInterrupted(t *testing.T, rng *rand.Rand, hurt func(*jumpPair, *disk.Memory)) int {
 	p := &jumpPair{t: t, rng: rng, hurt: hurt, h: &history{chunks: 700}, ds: disk.NewMemory(1 << 30), dm: disk.NewMemory(1 << 30)}
 	defer func() { p.ds.Free(); p.dm.Free() }()
 	p.opt = aodi.Options{CheckpointBytes: int64(1+rng.IntN(30)) * 64 << 10, DurableInterval: time.Hour, CheckpointInterval: time.Hour}
@@ -163,7 +163,7 @@ func (p *jumpPair) crashMirror() {
 	p.dm = crashed
 	check(t, p.dm)
 	if p.hurt != nil {
-		p.hurt(p.dm)
+		p.hurt(p, p.dm)
 	}
 	p.dst = open(t, p.dm, p.opt)
 	if at, _ := p.dst.Pointers(); at < before {
@@ -187,7 +187,7 @@ func (p *jumpPair) restartSource() {
 	}
 	check(t, p.ds)
 	if p.hurt != nil {
-		p.hurt(p.ds)
+		p.hurt(p, p.ds)
 	}
 	p.src = open(t, p.ds, p.opt)
 	end, _ := p.src.Pointers()

@@ -15,7 +15,7 @@ import (
 //
 //	super chunk      from a checkpoint, and segments that fit it
 //	meta chunk       from the other one; the log rolls forward, also across the place of a checkpoint that is lost
-//	segment table    states from the batches in the segments, live counts from walking the maps
+//	segment table    live counts from walking the maps; states from them and from following the log back (repair_log.go)
 //	counts           from walking the maps
 //	forward map      from that of the checkpoint before and the log behind it, else from the whole log, if that is whole
 //	catalog          from an earlier copy among the map pages
@@ -185,6 +185,7 @@ type mender struct {
 	catalog format.Catalog
 	rows    []format.SegmentRow
 	known   []bool            // the row was read
+	traced  map[uint32]bool   // segments that the log comes through; only when rows are not known
 	leaves  map[uint64][]byte // of the forward map, changed
 	gone    []gap             // parts of the forward map that could not be read
 	whole   bool              // these are made anew

@@ -90,24 +90,13 @@ func (m *mender) catalogAt(seg, at uint32, h *format.BatchHeader) (format.Catalo
 }
 
 // batches calls do for the headers of a segment's batches of that kind, one behind the other, below chunk end. It
-// returns where they end, and whether by a header that is none.
+// returns where they end, and why there when that is before.
 func (m *mender) batches(seg uint32, kind format.BatchKind, end uint32, do func(at uint32, h *format.BatchHeader)) (at uint32, err error) {
-	b := make([]byte, format.ChunkSize)
-	var h format.BatchHeader
-	seq := uint64(0)
-	for at < end {
-		if err := m.d.ReadAt(b, int64(m.geo.Phys(seg, at))*format.ChunkSize); err != nil {
+	for s := m.chain(seg, kind, end); at < end; at += s.h.Chunks() {
+		if err := s.next(at); err != nil {
 			return at, err
 		}
-		if err := h.Decode(b); err != nil {
-			return at, err
-		}
-		if h.Tag != m.c.Tag() || h.Kind != kind || at+h.Chunks() > end || h.Seq < seq {
-			return at, errors.New("another batch stands there")
-		}
-		do(at, &h)
-		seq = h.Seq
-		at += h.Chunks()
+		do(at, &s.h)
 	}
 	return at, nil
 }
@@ -195,18 +184,28 @@ func (m *mender) beyond() {
 	}
 }
 
-// deriveRows makes rows that were not read, or that cannot be, from what the segments hold.
+// deriveRows makes rows that were not read, or that cannot be, from what the segments hold. Which of those are in use is
+// told by countRows, when it is known what refers to them.
 func (m *mender) deriveRows() {
 	for i := range m.rows {
-		seg, row := uint32(i), &m.rows[i]
-		if m.known[i] && row.State <= format.SegmentSealed && (row.State == format.SegmentFree || row.Kind >= format.BatchLog && row.Kind <= format.BatchMeta) {
-			if row.State == format.SegmentFree && *row != (format.SegmentRow{}) {
-				*row = format.SegmentRow{}
-			}
+		row := &m.rows[i]
+		if m.known[i] = m.known[i] && row.State <= format.SegmentSealed && (row.State == format.SegmentFree || row.Kind >= format.BatchLog && row.Kind <= format.BatchMeta); m.known[i] && row.State == format.SegmentFree {
+			*row = format.SegmentRow{}
+		}
+	}
+	if !slices.Contains(m.known, false) {
+		return
+	}
+	var reach format.Position
+	m.traced, reach = m.traceLog()
+	m.raiseFloor(reach)
+	for i := range m.rows {
+		seg := uint32(i)
+		if m.known[i] {
 			continue
 		}
-		if *row = m.rowOf(seg); m.reserved(seg) || slices.Contains(m.rolled.Passed, seg) {
-			*row = format.SegmentRow{} // what is there is of an earlier life
+		if m.rows[i] = m.rowOf(seg); m.reserved(seg) || slices.Contains(m.rolled.Passed, seg) {
+			m.rows[i] = format.SegmentRow{} // what is there is of an earlier life
 		}
 	}
 }
@@ -215,15 +214,6 @@ func (m *mender) deriveRows() {
 func (m *mender) reserved(seg uint32) bool {
 	old, now := &m.c.Meta, &m.meta
 	return seg == now.Log.Next || seg == old.MetaNext || seg == now.Log.Segment && now.Log.Chunk == 0 || seg == old.MetaSegment && old.MetaChunk == 0
-}
-
-// empty tells whether a segment of which no row was read holds nothing: no reference leads there, no batch begins there, and
-// a summary that is there is of an earlier life.
-func (m *mender) empty(seg, live uint32) bool {
-	b := make([]byte, format.ChunkSize)
-	var h format.BatchHeader
-	return live == 0 && int(seg) < len(m.known) && !m.known[seg] &&
-		(m.d.ReadAt(b, int64(m.geo.Phys(seg, 0))*format.ChunkSize) != nil || h.Decode(b) != nil || h.Tag != m.c.Tag() || !m.past(&h))
 }
 
 // rowOf says what a segment is by its first batch, else by its summary.

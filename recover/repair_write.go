@@ -275,7 +275,7 @@ func (m *mender) countRows() {
 				row.State, row.Kind = format.SegmentSealed, format.BatchLog
 			}
 		case w.fresh[seg]:
-		case row.Kind == format.BatchMeta && live == 0, row.State == format.SegmentSealed && m.empty(seg, live):
+		case row.Kind == format.BatchMeta && live == 0, row.State == format.SegmentSealed && m.unused(seg, row, live):
 			*row = format.SegmentRow{} // also the head that was
 		case row.State == format.SegmentOpen && row.Kind != format.BatchCold && seg != m.meta.Log.Segment && seg != m.meta.Log.Next:
 			row.State = format.SegmentSealed
