@@ -91,6 +91,8 @@ func (t *target) claim(f *feed) (before *feed, err error) {
 	switch {
 	case f.p.closed.Load(): // asked under t.mu: a feed that gets in before is stopped by Close
 		return nil, refusef(wire.CodeClosing, "peer %q is stopping", f.p.cfg.Name)
+	case t.gone:
+		return nil, refusef(wire.CodeUnknownName, "peer %q serves no volume named %q any more", f.p.cfg.Name, t.name)
 	case old == nil:
 		t.feed, t.source, t.container = f, f.l.String(), f.hello.Container
 		return nil, nil
@@ -137,6 +139,18 @@ func (t *target) stopFeed(err error) {
 	t.mu.Unlock()
 	if f != nil {
 		f.stop(err)
+	}
+}
+
+// end lets no feed in any more and waits for the one that is there.
+func (t *target) end() {
+	t.mu.Lock()
+	t.gone = true
+	f := t.feed
+	t.mu.Unlock()
+	if f != nil {
+		f.stop(refusef(wire.CodeClosing, "peer %q stops serving %q", f.p.cfg.Name, t.name))
+		<-f.done
 	}
 }
 

@@ -55,6 +55,7 @@ type target struct {
 	source    string
 	container format.UUID
 	next      *feed     // waits for feed to end, to take its place
+	gone      bool      // removed: no feed may begin
 	contact   time.Time // of the last feed, once it is over
 	lastErr   string
 	lastErrAt time.Time
@@ -86,6 +87,18 @@ func (p *Peer) AddVolume(name string, v *aodi.Volume) error {
 	}
 	p.targets[name] = &target{name: name, v: v}
 	return nil
+}
+
+// RemoveVolume ends the feed of a volume after its whole epochs are committed, and forgets the volume. When it returns the
+// peer does not use it any more.
+func (p *Peer) RemoveVolume(name string) {
+	p.mu.Lock()
+	t := p.targets[name]
+	delete(p.targets, name)
+	p.mu.Unlock()
+	if t != nil {
+		t.end()
+	}
 }
 
 // Serve accepts sources until the listener fails or Close, which makes it return nil. Any number of listeners may be

@@ -73,11 +73,30 @@ mirrors of it at other sites: each is at every moment a consistent earlier state
 			return usagef("a command is missing")
 		},
 	}
-	root.AddCommand(newCreate(), newServe(), newStatus(), newMirror(), newAttach(), newDetach(), newCheck(), newDump(), newVersion())
-	root.AddCommand(newWan())
+	root.AddCommand(commands()...)
 	root.SetHelpCommand(newHelp())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root, began
+}
+
+// commands is the table of commands: help, completion, manual pages and the reference are made of it. One a line, so that two who
+// add one do not meet.
+func commands() []*cobra.Command {
+	return []*cobra.Command{
+		newCreate(),
+		newServe(),
+		newStatus(),
+		newMirror(),
+		newConfig(),
+		newReload(),
+		newVolume(),
+		newAttach(),
+		newDetach(),
+		newCheck(),
+		newDump(),
+		newWan(),
+		newVersion(),
+	}
 }
 
 // newHelp is cobra's own but that a topic which is not there is wrong usage.

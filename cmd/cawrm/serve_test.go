@@ -96,6 +96,17 @@ func (s *site) hear(want string) {
 	}
 }
 
+// hearPrefix is hear where the rest is not known.
+func (s *site) hearPrefix(want string) {
+	s.t.Helper()
+	b := make([]byte, 256)
+	_ = s.notify.SetReadDeadline(time.Now().Add(patience))
+	n, err := s.notify.Read(b)
+	if err != nil || !strings.HasPrefix(string(b[:n]), want) {
+		s.t.Fatalf("systemd was told %q, %v; want %q; log:\n%s", b[:n], err, want, s.log.String())
+	}
+}
+
 // stop sends SIGTERM and wants exit code 0.
 func (s *site) stop() {
 	s.t.Helper()
@@ -113,15 +124,31 @@ func (s *site) status(args ...string) result {
 	return runProgram(s.t, append([]string{"status", "--control", s.control}, args...)...)
 }
 
-// volume is the daemon's only volume.
-func (s *site) volume() control.Volume {
+// command runs one that talks to this daemon.
+func (s *site) command(args ...string) result {
+	s.t.Helper()
+	return runProgram(s.t, append(args, "--control", s.control)...)
+}
+
+// volumes are the daemon's.
+func (s *site) volumes() []control.Volume {
 	s.t.Helper()
 	r := s.status("--json")
 	var st control.Status
-	if err := json.Unmarshal([]byte(r.out), &st); err != nil || len(st.Volumes) != 1 || r.code != 0 {
+	if err := json.Unmarshal([]byte(r.out), &st); err != nil || r.code != 0 {
 		s.t.Fatalf("%v: code %d, %s%s", err, r.code, r.out, r.stderr)
 	}
-	return st.Volumes[0]
+	return st.Volumes
+}
+
+// volume is the daemon's only volume.
+func (s *site) volume() control.Volume {
+	s.t.Helper()
+	list := s.volumes()
+	if len(list) != 1 {
+		s.t.Fatalf("%+v", list)
+	}
+	return list[0]
 }
 
 // until waits for a state of the volume.

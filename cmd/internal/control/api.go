@@ -3,6 +3,8 @@
 //	GET  /v1/status     Status: every volume with its mirrors
 //	POST /v1/COMMAND    a command's own request and answer, which the daemon registers by name (Server.Handle):
 //	  mirror            MirrorRequest: add, remove, pause, resume or set a mirror
+//	  volume            VolumeRequest: add or remove a volume; Changed
+//	  reload            read the configuration again; Changed
 //
 // An answer that is not 200 holds {"error": "..."}, one line for people. Who may open the socket may do
 // everything; its mode is 0600. Keys are only ever added, so an older client reads a newer daemon.
@@ -25,7 +27,7 @@ type Process struct {
 // Volume is one volume. Pointers are positions in its log; ranges are half-open, so equal means drained.
 type Volume struct {
 	Name          string    `json:"name"`
-	Role          string    `json:"role"`           // primary, mirror, or rescue
+	Role          string    `json:"role"`           // primary, mirror, rescue, or failed
 	Size          int64     `json:"size"`           // logical, bytes; 0 for a mirror that no source has reached yet
 	UsedBytes     int64     `json:"used_bytes"`     // logical bytes that hold data
 	PhysicalBytes int64     `json:"physical_bytes"` // what the container takes of its disk
@@ -53,8 +55,30 @@ type Rescue struct {
 	Lost  []string `json:"lost"`
 }
 
-// RoleRescue is the role of what is left of a damaged container, served read-only.
-const RoleRescue = "rescue"
+// Roles of a volume beside primary and mirror.
+const (
+	RoleRescue = "rescue" // what is left of a damaged container, served read-only
+	RoleFailed = "failed" // it could not be opened; error says why
+)
+
+// VolumeRequest changes what the daemon serves.
+type VolumeRequest struct {
+	Op      string   `json:"op"` // add or remove
+	Name    string   `json:"name"`
+	Path    string   `json:"path,omitempty"`    // add: container, absolute
+	Options []Option `json:"options,omitempty"` // add: what serve takes as flags of a volume
+}
+
+// Option is one flag with its values, as texts.
+type Option struct {
+	Name  string   `json:"name"`
+	Texts []string `json:"texts"`
+}
+
+// Changed answers a change of what the daemon serves.
+type Changed struct {
+	File string `json:"file"` // the configuration that keeps it; "" when it lasts until the daemon ends
+}
 
 // Lineage is one link of the chain that says which histories agree.
 type Lineage struct {

@@ -72,11 +72,11 @@ func (c *Client) get(ctx context.Context, path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return c.do(r, v)
+	return do(&c.http, r, v)
 }
 
 // Call asks for a command: request goes there as JSON, the answer comes into answer, which may be nil. Errors: ErrNoDaemon, or
-// what the daemon says.
+// what the daemon says. It lasts as long as the command takes, or as ctx says.
 func (c *Client) Call(ctx context.Context, command string, request, answer any) error {
 	b, err := json.Marshal(request)
 	if err != nil {
@@ -89,11 +89,13 @@ func (c *Client) Call(ctx context.Context, command string, request, answer any) 
 	if answer == nil {
 		answer = new(json.RawMessage)
 	}
-	return c.do(r, answer)
+	patient := c.http
+	patient.Timeout = 0
+	return do(&patient, r, answer)
 }
 
-func (c *Client) do(r *http.Request, v any) error {
-	resp, err := c.http.Do(r)
+func do(c *http.Client, r *http.Request, v any) error {
+	resp, err := c.Do(r)
 	if err != nil {
 		return plain(err)
 	}
@@ -141,8 +143,13 @@ func (s Status) Volume(name string) (Volume, error) {
 	if name == "" && len(names) == 1 {
 		return s.Volumes[0], nil
 	}
+	return Volume{}, NoVolume(name, names)
+}
+
+// NoVolume says that there is none of that name, and which there are.
+func NoVolume(name string, names []string) error {
 	if len(names) == 0 {
-		return Volume{}, fmt.Errorf("no volume %q: the daemon serves none", name)
+		return fmt.Errorf("no volume %q: the daemon serves none", name)
 	}
-	return Volume{}, fmt.Errorf("no volume %q; the daemon serves: %s", name, strings.Join(names, ", "))
+	return fmt.Errorf("no volume %q; the daemon serves: %s", name, strings.Join(names, ", "))
 }

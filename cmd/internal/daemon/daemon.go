@@ -6,18 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
-	systemd "github.com/coreos/go-systemd/v22/daemon"
-
-	"cawrm/aodi"
 	"cawrm/cawrm"
 	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/value"
 	"cawrm/nbdsrv"
-	recovery "cawrm/recover"
 )
 
 // drainTimeout is how long stop waits for NBD requests in flight. They take milliseconds unless the disk hangs.
@@ -25,36 +20,44 @@ const drainTimeout = 30 * time.Second
 
 // Config is what `cawrm serve` was told.
 type Config struct {
-	Path    string // container
-	Name    string // of the volume, the NBD export, and in cawrm://host:port/NAME
-	Mirrors []value.Mirror
+	Volumes []VolumeConfig
 	NBD     []value.Addr // where NBD clients are served; may be empty
-	Peer    []value.Addr // where sources are awaited; for a mirror only
+	Peer    []value.Addr // where sources are awaited
 	Control value.Addr   // zero: the default path
 	TLS     TLS          // of NBD over TCP
-	Rescue  bool         // what is left of a damaged container, read-only
 	Logger  *slog.Logger
+
+	// File is the configuration that the volumes came from; "" when a command line named the only one. Then a volume that
+	// cannot be opened ends the daemon, else it is told and the others are served.
+	File string
+	// Load reads everything anew; nil when there is nothing to read.
+	Load func() (Config, error)
+	// Decode makes a volume of what the control socket was told.
+	Decode func(control.VolumeRequest) (VolumeConfig, error)
 }
 
-// daemon is what runs. All fields are set before anything is served and not changed after.
+// daemon is what runs.
 type daemon struct {
-	cfg     Config
 	log     *slog.Logger
+	tls     certificates
 	sockets *sockets
-	volume  *aodi.Volume
-	rescued recovery.Rescued
-	source  *cawrm.Source  // the volume's mirrors; nil with Config.Rescue
 	peer    *cawrm.Peer    // nil without Config.Peer
 	plain   *nbdsrv.Server // unix sockets, and TCP without TLS
 	crypted *nbdsrv.Server // TCP with TLS; nil without
 	control *control.Server
 	failed  chan error     // a listener failed for good
 	serving sync.WaitGroup // of runServe
+
+	// change is held while the daemon is changed, one change at a time. It comes before mu.
+	change sync.Mutex
+	mu     sync.Mutex // guards what follows; held shortly
+	cfg    Config
+	list   []*served // in the order of the configuration
 }
 
-// Run serves until ctx ends, then stops in order and returns nil. Errors before everything is served name what
-// was wrong and what to do; later ones are a listener's, or the volume's own when it is closed.
-func Run(ctx context.Context, cfg Config) error {
+// Run serves until ctx ends, then stops in order and returns nil. reload makes it read its configuration again. Errors before
+// everything is served name what was wrong and what to do; later ones are a listener's, or a volume's own when it is closed.
+func Run(ctx context.Context, cfg Config, reload <-chan struct{}) error {
 	d := &daemon{cfg: cfg, log: cfg.Logger, failed: make(chan error, 1)}
 	if err := d.prepare(); err != nil {
 		d.abandon()
@@ -62,106 +65,120 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	d.serve()
 	d.notify(sdReady)
-	var err error
-	select {
-	case <-ctx.Done():
-		d.log.Info("stopping")
-	case err = <-d.failed:
-		d.log.Error("stopping", "error", err)
-	}
+	err := d.run(ctx, reload)
 	d.notify(sdStopping)
 	return errors.Join(err, d.stop())
 }
 
+// run waits for what ends the daemon, and does meanwhile what it is told.
+func (d *daemon) run(ctx context.Context, reload <-chan struct{}) error {
+	watchdog, stop := d.watchdog()
+	defer stop()
+	for {
+		select {
+		case <-ctx.Done():
+			d.log.Info("stopping")
+			return nil
+		case err := <-d.failed:
+			d.log.Error("stopping", "error", err)
+			return err
+		case <-reload:
+			d.notifyReload()
+			if err := d.reload(); err != nil {
+				d.log.Error("reload: nothing was changed", "error", err)
+			}
+			d.notify(sdReady)
+		case <-watchdog:
+			d.status() // takes every lock, so a daemon that hangs in one is not alive
+			d.notify(sdWatchdog)
+		}
+	}
+}
+
 // prepare does all that can fail for a reason that a person can mend.
 func (d *daemon) prepare() error {
-	crypt, err := d.cfg.TLS.load()
+	crypt, err := d.tls.start(d.cfg.TLS)
 	if err != nil {
 		return err
 	}
 	if d.sockets, err = bind(d.cfg); err != nil {
 		return err
 	}
-	if err := d.open(); err != nil {
-		return err
+	nbd := nbdsrv.Config{Logger: d.log, TLS: crypt, RequireTLS: !d.cfg.TLS.Optional}
+	if crypt != nil {
+		d.crypted = nbdsrv.New(nbd)
 	}
-	if err := d.prepareNBD(nbdsrv.Config{Logger: d.log, TLS: crypt, RequireTLS: !d.cfg.TLS.Optional}); err != nil {
-		return err
-	}
-	if err := d.preparePeer(); err != nil {
-		return err
+	nbd.TLS, nbd.RequireTLS = nil, false
+	d.plain = nbdsrv.New(nbd)
+	if len(d.cfg.Peer) > 0 {
+		d.peer = cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log})
 	}
 	d.control = control.NewServer(d.status, d.log)
 	d.control.Handle("mirror", control.Command(d.changeMirror))
-	return d.startMirrors()
+	d.control.Handle("volume", control.Command(d.changeVolume))
+	d.control.Handle("reload", control.Command(d.reloadNow))
+	return d.openAll()
 }
 
-func (d *daemon) open() (err error) {
-	opt := aodi.Options{Logger: d.log}
-	if d.cfg.Rescue {
-		d.volume, d.rescued, err = aodi.Rescue(d.cfg.Path, opt)
-		for _, line := range d.rescued.Found {
-			d.log.Warn("rescue", "found", line)
-		}
-		for _, line := range d.rescued.Lost {
-			d.log.Error("rescue", "lost", line)
-		}
-	} else {
-		d.volume, err = aodi.Open(d.cfg.Path, opt)
+// openAll opens the volumes beside each other: each may have a log to read.
+func (d *daemon) openAll() error {
+	opened, errs := make([]*served, len(d.cfg.Volumes)), make([]error, len(d.cfg.Volumes))
+	var wg sync.WaitGroup
+	for i, cfg := range d.cfg.Volumes {
+		wg.Go(func() { opened[i], errs[i] = openVolume(cfg, d.log) })
 	}
-	var corrupt *aodi.CorruptError
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%s does not exist; make it with `cawrm create`", d.cfg.Path)
-	case errors.As(err, &corrupt) && !d.cfg.Rescue:
-		return fmt.Errorf("%w; `cawrm check --repair` mends what can be derived again, `cawrm serve --rescue` shows what is there", err)
+	wg.Wait()
+	for i, v := range opened {
+		if errs[i] == nil {
+			errs[i] = d.show(v)
+		} else {
+			v = &served{cfg: d.cfg.Volumes[i], err: errs[i]}
+		}
+		d.list = append(d.list, v) // also one that cannot be shown: abandon closes it
 	}
-	return err
-}
-
-func (d *daemon) prepareNBD(cfg nbdsrv.Config) error {
-	if cfg.TLS != nil {
-		d.crypted = nbdsrv.New(cfg)
-		if err := d.crypted.AddExport(d.export()); err != nil {
-			return err
+	if d.cfg.File == "" {
+		return errors.Join(errs...)
+	}
+	for i, err := range errs {
+		if err != nil {
+			d.log.Error("volume is not served", "volume", d.cfg.Volumes[i].Name, "error", err)
 		}
 	}
-	cfg.TLS, cfg.RequireTLS = nil, false
-	d.plain = nbdsrv.New(cfg)
-	return d.plain.AddExport(d.export())
-}
-
-func (d *daemon) preparePeer() error {
-	if len(d.cfg.Peer) == 0 {
-		return nil
-	}
-	if d.volume.Info().Role != aodi.RoleMirror {
-		return fmt.Errorf("%s is a primary, and --peer awaits sources for a mirror: leave --peer out, or create a mirror with `cawrm create PATH --mirror` and serve that", d.cfg.Path)
-	}
-	d.peer = cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log})
-	return d.peer.AddVolume(d.cfg.Name, d.volume)
+	return nil
 }
 
 // serve starts a goroutine for each listener.
 func (d *daemon) serve() {
 	d.start("control", d.sockets.control, d.control.Serve)
-	for i, l := range d.sockets.nbd {
-		server := d.plain
-		if d.crypted != nil && !d.cfg.NBD[i].IsUnix() {
-			server = d.crypted
-		}
-		d.start("nbd", l, server.Serve)
+	for _, l := range d.sockets.nbd {
+		d.serveNBD(l)
 	}
 	for _, l := range d.sockets.peer {
-		d.start("peer", l, d.peer.Serve)
+		d.start("peer", l.Listener, d.peer.Serve)
 	}
-	info := d.volume.Info()
-	d.log.Info("serving", "volume", d.cfg.Name, "path", d.cfg.Path, "role", d.role(), "size", info.Size,
-		"nbd", addresses(d.sockets.nbd), "peer", addresses(d.sockets.peer), "mirrors", len(d.mirrors()),
-		"control", "unix:"+d.sockets.control.Addr().String())
+	for _, v := range d.volumes() {
+		if v.err == nil {
+			d.logServing(v)
+		}
+	}
 	if len(d.sockets.nbd) == 0 {
-		d.log.Info("no --nbd address: the volume is not exported over NBD", "volume", d.cfg.Name)
+		d.log.Info("no --nbd address: volumes are not exported over NBD")
 	}
+}
+
+func (d *daemon) logServing(v *served) {
+	info := v.volume.Info()
+	d.log.Info("serving", "volume", v.cfg.Name, "path", v.cfg.Path, "role", v.role(), "size", info.Size,
+		"nbd", addresses(d.sockets.nbd), "peer", addresses(d.sockets.peer), "mirrors", len(v.mirrors()),
+		"control", "unix:"+d.sockets.control.Addr().String())
+}
+
+func (d *daemon) serveNBD(l listener) {
+	server := d.plain
+	if d.crypted != nil && !l.addr.IsUnix() {
+		server = d.crypted
+	}
+	d.start("nbd", l.Listener, server.Serve)
 }
 
 func (d *daemon) start(what string, l net.Listener, serve func(net.Listener) error) {
@@ -180,22 +197,19 @@ func (d *daemon) runServe(what string, l net.Listener, serve func(net.Listener) 
 	}
 }
 
-// stop takes everything apart in order. The volume is closed only when nothing uses it any more.
+// stop takes everything apart in order. A volume is closed only when nothing uses it any more.
 func (d *daemon) stop() error {
+	d.change.Lock() // for good: nothing is changed any more
 	if err := d.drain(); err != nil {
 		d.sockets.close()
-		return fmt.Errorf("%s: a request did not end within %v; the volume is left as after a crash, the next start recovers it: %w", d.cfg.Path, drainTimeout, err)
+		return fmt.Errorf("a request did not end within %v; the volumes are left as after a crash, the next start recovers them: %w", drainTimeout, err)
 	}
 	d.closeMirrors()
 	if err := d.control.Close(); err != nil {
 		d.log.Warn("control socket", "error", err)
 	}
 	d.serving.Wait()
-	if err := d.volume.Close(); err != nil {
-		return fmt.Errorf("close: %w", err)
-	}
-	d.log.Info("stopped", "volume", d.cfg.Name)
-	return nil
+	return d.closeVolumes()
 }
 
 // drain lets NBD requests that are in flight be answered.
@@ -210,12 +224,23 @@ func (d *daemon) drain() error {
 }
 
 func (d *daemon) closeMirrors() {
-	if d.source != nil {
-		d.source.Close()
+	for _, v := range d.list {
+		v.stopMirrors()
 	}
 	if d.peer != nil {
 		d.peer.Close()
 	}
+}
+
+// closeVolumes closes them beside each other: each writes a checkpoint.
+func (d *daemon) closeVolumes() error {
+	errs := make([]error, len(d.list))
+	var wg sync.WaitGroup
+	for i, v := range d.list {
+		wg.Go(func() { errs[i] = v.close(d.log) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // abandon closes what a start that failed has opened.
@@ -224,21 +249,7 @@ func (d *daemon) abandon() {
 	if d.sockets != nil {
 		d.sockets.close()
 	}
-	if d.volume != nil {
-		if err := d.volume.Close(); err != nil {
-			d.log.Error("close", "error", err)
-		}
-	}
-}
-
-// What systemd is told; without NOTIFY_SOCKET nobody is.
-const (
-	sdReady    = systemd.SdNotifyReady
-	sdStopping = systemd.SdNotifyStopping
-)
-
-func (d *daemon) notify(state string) {
-	if _, err := systemd.SdNotify(false, state); err != nil {
-		d.log.Warn("systemd cannot be notified", "error", err)
+	if err := d.closeVolumes(); err != nil {
+		d.log.Error("close", "error", err)
 	}
 }

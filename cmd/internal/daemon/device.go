@@ -38,11 +38,11 @@ var (
 	_ nbdsrv.Nonblocking = mirrorDevice{}
 )
 
-// export is how NBD shows the daemon's volume.
-func (d *daemon) export() nbdsrv.Export {
-	e := export(d.cfg.Name, d.volume)
-	if d.cfg.Rescue {
-		e.Device, e.ReadOnly, e.Description = mirrorDevice{device{d.volume}}, true, "cawrm rescue, read-only"
+// export is how NBD shows the volume.
+func (v *served) export() nbdsrv.Export {
+	e := export(v.cfg.Name, v.volume)
+	if v.cfg.Rescue {
+		e.Device, e.ReadOnly, e.Description = mirrorDevice{device{v.volume}}, true, "cawrm rescue, read-only"
 	}
 	return e
 }

@@ -2,54 +2,90 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 
 	"cawrm/cawrm"
 	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/value"
 )
 
 // startMirrors starts the mirrors that the volume keeps and those of --mirror, which take over what is kept under their ids.
-func (d *daemon) startMirrors() (err error) {
-	if d.cfg.Rescue {
+func (v *served) startMirrors(log *slog.Logger) (err error) {
+	if v.cfg.Rescue {
 		return nil
 	}
-	if d.source, err = cawrm.NewSource(d.volume, cawrm.MirrorConfig{Logger: d.log}); err != nil {
+	if v.source, err = cawrm.NewSource(v.volume, cawrm.MirrorConfig{Logger: log}); err != nil {
 		return err
 	}
-	for _, m := range d.cfg.Mirrors {
-		if err := d.source.AddGiven(m.ID, m.URL); err != nil {
+	for _, m := range v.cfg.Mirrors {
+		if err := v.source.AddGiven(m.ID, m.URL); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *daemon) mirrors() []*cawrm.Mirror {
-	if d.source == nil {
+// setMirrors makes the mirrors that are given those that are wanted: what is not any more ends, unless that was done by hand
+// already; what moved is moved. Those that the volume keeps stay.
+func (v *served) setMirrors(want []value.Mirror) (err error) {
+	had := v.cfg.Mirrors
+	v.cfg.Mirrors = want
+	find := func(list []value.Mirror, id string) int {
+		return slices.IndexFunc(list, func(m value.Mirror) bool { return m.ID == id })
+	}
+	for _, m := range had {
+		if _, gone := v.source.Mirror(m.ID); gone == nil && find(want, m.ID) < 0 {
+			err = errors.Join(err, v.source.Remove(m.ID))
+		}
+	}
+	for _, m := range want {
+		i := find(had, m.ID)
+		switch {
+		case i < 0:
+			err = errors.Join(err, v.source.AddGiven(m.ID, m.URL))
+		case had[i].URL != m.URL:
+			err = errors.Join(err, v.source.Set(m.ID, "url="+m.URL))
+		}
+	}
+	return err
+}
+
+func (v *served) stopMirrors() {
+	if v.source != nil {
+		v.source.Close()
+	}
+}
+
+func (v *served) mirrors() []*cawrm.Mirror {
+	if v.source == nil {
 		return nil
 	}
-	return d.source.Mirrors()
+	return v.source.Mirrors()
 }
 
 // changeMirror is the command mirror.
 func (d *daemon) changeMirror(_ context.Context, r control.MirrorRequest) (any, error) {
-	if _, err := d.status().Volume(r.Volume); err != nil {
+	v, err := d.find(r.Volume)
+	if err != nil {
 		return nil, err
 	}
-	if d.source == nil {
-		return nil, fmt.Errorf("volume %s is a rescue, which has no mirrors", d.cfg.Name)
+	if v.source == nil {
+		return nil, fmt.Errorf("volume %s is a rescue, which has no mirrors", v.cfg.Name)
 	}
 	switch r.Op {
 	case "add":
-		return nil, d.source.Add(r.ID, r.URL, r.Settings...)
+		return nil, v.source.Add(r.ID, r.URL, r.Settings...)
 	case "remove":
-		return nil, d.source.Remove(r.ID)
+		return nil, v.source.Remove(r.ID)
 	case "pause":
-		return nil, d.source.Set(r.ID, "paused=true")
+		return nil, v.source.Set(r.ID, "paused=true")
 	case "resume":
-		return nil, d.source.Set(r.ID, "paused=false")
+		return nil, v.source.Set(r.ID, "paused=false")
 	case "set":
-		return nil, d.source.Set(r.ID, r.Settings...)
+		return nil, v.source.Set(r.ID, r.Settings...)
 	}
 	return nil, fmt.Errorf("mirror: there is no operation %q", r.Op)
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"runtime/metrics"
+	"slices"
 	"time"
 
 	"cawrm/aodi"
@@ -11,15 +12,39 @@ import (
 
 // status is the answer to `cawrm status`. Any goroutine.
 func (d *daemon) status() control.Status {
+	d.mu.Lock()
+	list, nbd, peer, server := slices.Clone(d.list), addresses(d.sockets.nbd), addresses(d.sockets.peer), d.peer
+	d.mu.Unlock()
+	var feeds []cawrm.FeedStatus
+	if server != nil {
+		feeds = server.Status()
+	}
+	s := control.Status{Process: process()}
+	for _, v := range list {
+		c := v.status()
+		c.NBD, c.Peer = nbd, peer
+		if server != nil && v.err == nil {
+			c.Source = source(v.cfg.Name, feeds)
+		}
+		s.Volumes = append(s.Volumes, c)
+	}
+	return s
+}
+
+// status is what the volume says of itself.
+func (v *served) status() control.Volume {
+	if v.err != nil {
+		return control.Volume{Name: v.cfg.Name, Path: v.cfg.Path, Role: control.RoleFailed, Error: v.err.Error()}
+	}
 	// Mirrors before the volume: a pointer that moves meanwhile makes the lag larger, never sync_ptr > durable_ptr.
 	var mirrors []control.Mirror
-	for _, m := range d.mirrors() {
+	for _, m := range v.mirrors() {
 		mirrors = append(mirrors, mirrorStatus(m.Status()))
 	}
-	st := d.volume.Status()
-	v := control.Volume{
-		Name:          d.cfg.Name,
-		Role:          d.role(),
+	st := v.volume.Status()
+	c := control.Volume{
+		Name:          v.cfg.Name,
+		Role:          v.role(),
 		Size:          st.Size,
 		UsedBytes:     st.UsedBytes,
 		PhysicalBytes: st.PhysicalBytes,
@@ -29,34 +54,21 @@ func (d *daemon) status() control.Status {
 		Mirrors:       mirrors,
 
 		Path:           st.Path,
-		NBD:            addresses(d.sockets.nbd),
-		Peer:           addresses(d.sockets.peer),
 		Direct:         st.Direct,
 		ChecksumErrors: st.ChecksumErrors,
 		Recovery:       st.Recovery,
 		ClosedInOrder:  st.ClosedInOrder,
 	}
-	if d.cfg.Rescue {
-		v.Rescue = &control.Rescue{Found: d.rescued.Found, Lost: d.rescued.Lost}
+	if v.cfg.Rescue {
+		c.Rescue = &control.Rescue{Found: v.rescued.Found, Lost: v.rescued.Lost}
 	}
 	if st.HasIdentity {
-		v.VolumeID = st.Volume.String()
+		c.VolumeID = st.Volume.String()
 	}
 	if st.Failed != nil {
-		v.Error = st.Failed.Error()
+		c.Error = st.Failed.Error()
 	}
-	if d.peer != nil {
-		v.Source = source(d.peer.Status())
-	}
-	return control.Status{Volumes: []control.Volume{v}, Process: process()}
-}
-
-// role is the volume's, or that it is a rescue.
-func (d *daemon) role() string {
-	if d.cfg.Rescue {
-		return control.RoleRescue
-	}
-	return string(d.volume.Info().Role)
+	return c
 }
 
 // process reads counters that the runtime keeps anyway; nothing stops for them.
@@ -66,10 +78,13 @@ func process() control.Process {
 	return control.Process{Goroutines: int64(s[0].Value.Uint64()), HeapBytes: int64(s[1].Value.Uint64())}
 }
 
-// source is the peer's view of this daemon's only volume.
-func source(feeds []cawrm.FeedStatus) *control.Source {
+// source is the peer's view of a volume.
+func source(name string, feeds []cawrm.FeedStatus) *control.Source {
 	s := &control.Source{}
 	for _, f := range feeds {
+		if f.Name != name {
+			continue
+		}
 		s.Connected, s.Address, s.LastError = f.Connected, f.Source, f.LastError
 		if !f.LastContact.IsZero() {
 			s.SilentSeconds = max(0, time.Since(f.LastContact).Seconds())

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"sync/atomic"
 )
 
 // TLS says how NBD over TCP is encrypted. Unix sockets never are: their files' modes protect them, and the
@@ -13,6 +14,31 @@ type TLS struct {
 	Cert, Key string // PEM files; "": no TLS
 	CA        string // PEM file: clients need a certificate that it signed; "": they need none
 	Optional  bool   // clients may also stay without; else they must upgrade first
+}
+
+// certificates are the ones in use: each handshake asks, so that those of a reload are shown to the next client.
+type certificates struct{ now atomic.Pointer[tls.Config] }
+
+// start loads the files and returns what a server is given; nil when TLS is off.
+func (c *certificates) start(t TLS) (*tls.Config, error) {
+	loaded, err := t.load()
+	if loaded == nil || err != nil {
+		return nil, err
+	}
+	c.now.Store(loaded)
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.now.Load(), nil },
+	}, nil
+}
+
+// reload reads the files again.
+func (c *certificates) reload(t TLS) error {
+	loaded, err := t.load()
+	if err == nil && loaded != nil {
+		c.now.Store(loaded)
+	}
+	return err
 }
 
 // load reads the files. It returns nil when TLS is off.

@@ -115,3 +115,33 @@ func (l Addrs) String() string {
 
 // Type names the value in the help text.
 func (Addrs) Type() string { return "addr" }
+
+// Append is Set; with Replace and GetSlice it makes the flag a list for configuration files.
+func (l *Addrs) Append(text string) error { return l.Set(text) }
+
+// Replace forgets what was set.
+func (l *Addrs) Replace(texts []string) error { return replace(l, texts) }
+
+// GetSlice is what was set, as texts.
+func (l *Addrs) GetSlice() []string {
+	texts := make([]string, len(*l))
+	for i, a := range *l {
+		texts[i] = a.String()
+	}
+	return texts
+}
+
+// replace sets a list anew, or leaves it when one of the texts is wrong.
+func replace[L any, P interface {
+	*L
+	Set(string) error
+}](l P, texts []string) error {
+	var fresh L
+	for _, text := range texts {
+		if err := P(&fresh).Set(text); err != nil {
+			return err
+		}
+	}
+	*l = fresh
+	return nil
+}

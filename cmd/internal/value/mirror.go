@@ -111,3 +111,18 @@ func (l Mirrors) String() string {
 
 // Type names the value in the help text.
 func (Mirrors) Type() string { return mirrorForm }
+
+// Append is Set; with Replace and GetSlice it makes the flag a list for configuration files.
+func (l *Mirrors) Append(text string) error { return l.Set(text) }
+
+// Replace forgets what was set.
+func (l *Mirrors) Replace(texts []string) error { return replace(l, texts) }
+
+// GetSlice is what was set, as texts, each with its id.
+func (l *Mirrors) GetSlice() []string {
+	texts := make([]string, len(*l))
+	for i, m := range *l {
+		texts[i] = m.ID + "=" + m.URL
+	}
+	return texts
+}

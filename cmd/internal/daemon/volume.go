@@ -1,0 +1,155 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+
+	"cawrm/aodi"
+	"cawrm/cawrm"
+	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/value"
+	"cawrm/nbdsrv"
+	recovery "cawrm/recover"
+)
+
+// VolumeConfig is one volume of a daemon.
+type VolumeConfig struct {
+	Path    string // container
+	Name    string // of the volume, the NBD export, and in cawrm://host:port/NAME
+	Mirrors []value.Mirror
+	Rescue  bool // what is left of a damaged container, read-only
+}
+
+// served is a volume that the daemon has opened, or err, why it could not.
+type served struct {
+	err     error
+	volume  *aodi.Volume
+	rescued recovery.Rescued
+
+	cfg    VolumeConfig  // Mirrors change with daemon.change held, all else stays
+	source *cawrm.Source // its mirrors; nil with VolumeConfig.Rescue
+}
+
+// openVolume opens a volume. Errors say what to do.
+func openVolume(cfg VolumeConfig, log *slog.Logger) (v *served, err error) {
+	v = &served{cfg: cfg}
+	opt := aodi.Options{Logger: log}
+	if cfg.Rescue {
+		v.volume, v.rescued, err = aodi.Rescue(cfg.Path, opt)
+		for _, line := range v.rescued.Found {
+			log.Warn("rescue", "found", line)
+		}
+		for _, line := range v.rescued.Lost {
+			log.Error("rescue", "lost", line)
+		}
+	} else {
+		v.volume, err = aodi.Open(cfg.Path, opt)
+	}
+	var corrupt *aodi.CorruptError
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("%s does not exist; make it with `cawrm create`", cfg.Path)
+	case errors.As(err, &corrupt) && !cfg.Rescue:
+		return nil, fmt.Errorf("%w; `cawrm check --repair` mends what can be derived again, `cawrm serve --rescue` shows what is there", err)
+	case err != nil:
+		return nil, err
+	}
+	return v, nil
+}
+
+// role is the volume's, or that it is a rescue, or that there is none.
+func (v *served) role() string {
+	switch {
+	case v.err != nil:
+		return control.RoleFailed
+	case v.cfg.Rescue:
+		return control.RoleRescue
+	}
+	return string(v.volume.Info().Role)
+}
+
+// close closes the volume; nothing may use it any more.
+func (v *served) close(log *slog.Logger) error {
+	if v.volume == nil {
+		return nil
+	}
+	if err := v.volume.Close(); err != nil {
+		return fmt.Errorf("close %s: %w", v.cfg.Path, err)
+	}
+	log.Info("stopped", "volume", v.cfg.Name)
+	return nil
+}
+
+// show lets clients and sources see a volume that is open, and starts its mirrors.
+func (d *daemon) show(v *served) error {
+	if d.peer != nil && !v.cfg.Rescue {
+		if d.cfg.File == "" && v.volume.Info().Role != aodi.RoleMirror {
+			return fmt.Errorf("%s is a primary, and --peer awaits sources for a mirror: leave --peer out, or create a mirror with `cawrm create PATH --mirror` and serve that", v.cfg.Path)
+		}
+		if err := d.peer.AddVolume(v.cfg.Name, v.volume); err != nil {
+			return err
+		}
+	}
+	for _, s := range d.nbdServers() {
+		if err := s.AddExport(v.export()); err != nil {
+			return err
+		}
+	}
+	return v.startMirrors(d.log)
+}
+
+// hide is show undone: afterwards nothing uses the volume.
+func (d *daemon) hide(v *served) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	for _, s := range d.nbdServers() {
+		if err := s.RemoveExport(ctx, v.cfg.Name); err != nil {
+			return fmt.Errorf("%s: a request did not end within %v: %w", v.cfg.Name, drainTimeout, err)
+		}
+	}
+	v.stopMirrors()
+	if d.peer != nil {
+		d.peer.RemoveVolume(v.cfg.Name)
+	}
+	return nil
+}
+
+func (d *daemon) nbdServers() []*nbdsrv.Server {
+	if d.crypted == nil {
+		return []*nbdsrv.Server{d.plain}
+	}
+	return []*nbdsrv.Server{d.plain, d.crypted}
+}
+
+// volumes are those of this moment.
+func (d *daemon) volumes() []*served {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.list)
+}
+
+// find finds a volume that is served; name "" is the only one. The error says which names there are.
+func (d *daemon) find(name string) (*served, error) {
+	list := d.volumes()
+	for _, v := range list {
+		if v.cfg.Name == name || name == "" && len(list) == 1 {
+			if v.err != nil {
+				return nil, fmt.Errorf("volume %s is not open: %w", v.cfg.Name, v.err)
+			}
+			return v, nil
+		}
+	}
+	return nil, control.NoVolume(name, names(list))
+}
+
+func names(list []*served) []string {
+	n := make([]string, len(list))
+	for i, v := range list {
+		n[i] = v.cfg.Name
+	}
+	return n
+}
