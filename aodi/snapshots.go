@@ -22,9 +22,9 @@ import (
 
 // Errors of snapshots.
 var (
-	ErrNoSnapshot     = fmt.Errorf("no such snapshot: %w", syscall.ENOENT)
-	ErrSnapshotExists = fmt.Errorf("there is a snapshot of that name: %w", syscall.EEXIST)
-	ErrSnapshotInUse  = fmt.Errorf("the snapshot is in use: %w", syscall.EBUSY)
+	ErrNoSnapshot     = errors.New("no such snapshot")
+	ErrSnapshotExists = errors.New("there is a snapshot of that name")
+	ErrSnapshotInUse  = errors.New("the snapshot is in use")
 )
 
 // MaxSnapshotName bounds the name of a snapshot, in bytes.

@@ -36,7 +36,9 @@ func (s *shelf) holds(name string) int {
 	return s.held[name]
 }
 
-func (s *shelf) List() []nbdsrv.Listed { return []nbdsrv.Listed{{Name: "alpha@one"}, {Name: "alpha@two"}} }
+func (s *shelf) List() []nbdsrv.Listed {
+	return []nbdsrv.Listed{{Name: "alpha@one"}, {Name: "alpha@two"}}
+}
 
 // TestFoundExports: exports that a finder knows are listed and served like others, each held by the connections that use it and
 // no longer, and end with the export that they are a part of.

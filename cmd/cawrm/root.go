@@ -87,6 +87,7 @@ func commands() []*cobra.Command {
 		newServe(),
 		newStatus(),
 		newMirror(),
+		newSnapshot(),
 		newConfig(),
 		newReload(),
 		newVolume(),

@@ -3,6 +3,7 @@
 //	GET  /v1/status     Status: every volume with its mirrors
 //	POST /v1/COMMAND    a command's own request and answer, which the daemon registers by name (Server.Handle):
 //	  mirror            MirrorRequest: add, remove, pause, resume or set a mirror
+//	  snapshot          SnapshotRequest: create, delete or list snapshots
 //	  volume            VolumeRequest: add or remove a volume; Changed
 //	  reload            read the configuration again; Changed
 //
@@ -131,4 +132,20 @@ type MirrorRequest struct {
 	ID       string   `json:"id"`
 	URL      string   `json:"url,omitempty"`      // add
 	Settings []string `json:"settings,omitempty"` // add, set: KEY=VALUE
+}
+
+// SnapshotRequest asks for something about snapshots. Answers: create, the Snapshot; list, a list of them; delete, nothing.
+type SnapshotRequest struct {
+	Volume string `json:"volume"`
+	Op     string `json:"op"` // create, delete, list
+	Name   string `json:"name,omitempty"`
+}
+
+// Snapshot is a state of a volume that is kept.
+type Snapshot struct {
+	Name      string `json:"name"`
+	Time      string `json:"time"`       // RFC 3339
+	Position  uint64 `json:"position"`   // it holds the records below
+	Size      int64  `json:"size"`       // logical, bytes
+	UsedBytes int64  `json:"used_bytes"` // logical bytes that held data
 }

@@ -104,7 +104,7 @@ func (d *daemon) prepare() error {
 	if d.sockets, err = bind(d.cfg); err != nil {
 		return err
 	}
-	nbd := nbdsrv.Config{Logger: d.log, TLS: crypt, RequireTLS: !d.cfg.TLS.Optional}
+	nbd := nbdsrv.Config{Logger: d.log, Finder: finder{d}, TLS: crypt, RequireTLS: !d.cfg.TLS.Optional}
 	if crypt != nil {
 		d.crypted = nbdsrv.New(nbd)
 	}
@@ -115,6 +115,7 @@ func (d *daemon) prepare() error {
 	}
 	d.control = control.NewServer(d.status, d.log)
 	d.control.Handle("mirror", control.Command(d.changeMirror))
+	d.control.Handle("snapshot", control.Command(d.changeSnapshot))
 	d.control.Handle("volume", control.Command(d.changeVolume))
 	d.control.Handle("reload", control.Command(d.reloadNow))
 	return d.openAll()

@@ -1,0 +1,90 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"cawrm/aodi"
+	"cawrm/cmd/internal/control"
+	"cawrm/nbdsrv"
+)
+
+// changeSnapshot is the command snapshot.
+func (d *daemon) changeSnapshot(_ context.Context, r control.SnapshotRequest) (any, error) {
+	found, err := d.find(r.Volume)
+	if err != nil {
+		return nil, err
+	}
+	v := found.volume
+	switch r.Op {
+	case "create":
+		s, err := v.CreateSnapshot(r.Name)
+		if err != nil {
+			return nil, err
+		}
+		d.log.Info("snapshot made", "snapshot", r.Volume+"@"+r.Name, "position", s.Position)
+		return snapshotAnswer(s), nil
+	case "delete":
+		if err := v.DeleteSnapshot(r.Name); err != nil {
+			return nil, err
+		}
+		d.log.Info("snapshot deleted", "snapshot", r.Volume+"@"+r.Name)
+		return nil, nil
+	case "list":
+		list := []control.Snapshot{}
+		for _, s := range v.Snapshots() {
+			list = append(list, snapshotAnswer(s))
+		}
+		return list, nil
+	}
+	return nil, fmt.Errorf("snapshot: there is no operation %q", r.Op)
+}
+
+func snapshotAnswer(s aodi.SnapshotInfo) control.Snapshot {
+	return control.Snapshot{Name: s.Name, Time: s.Time.UTC().Format(time.RFC3339Nano), Position: uint64(s.Position), Size: s.Size, UsedBytes: s.UsedBytes}
+}
+
+// finder shows snapshots to NBD clients.
+type finder struct{ d *daemon }
+
+// view is a snapshot as NBD sees it: what reads it never waits for anything but the disk.
+type view struct{ *aodi.View }
+
+func (w view) TryReadAt(p []byte, off int64) error { return translate(w.View.TryReadAt(p, off)) }
+
+// Find opens NAME@SNAP.
+func (f finder) Find(name string) (nbdsrv.Export, func(), bool) {
+	i := strings.LastIndexByte(name, '@')
+	if i < 0 {
+		return nbdsrv.Export{}, nil, false
+	}
+	v, err := f.d.find(name[:i])
+	if err != nil {
+		return nbdsrv.Export{}, nil, false
+	}
+	w, err := v.volume.OpenView(name[i+1:])
+	if err != nil {
+		return nbdsrv.Export{}, nil, false
+	}
+	return nbdsrv.Export{Name: name, Of: v.cfg.Name, Description: describe(w.Info()), Device: view{w}, ReadOnly: true, MultiConn: true}, w.Close, true
+}
+
+// List tells all snapshots of all volumes.
+func (f finder) List() []nbdsrv.Listed {
+	var all []nbdsrv.Listed
+	for _, v := range f.d.volumes() {
+		if v.err != nil {
+			continue
+		}
+		for _, s := range v.volume.Snapshots() {
+			all = append(all, nbdsrv.Listed{Name: v.cfg.Name + "@" + s.Name, Description: describe(s)})
+		}
+	}
+	return all
+}
+
+func describe(s aodi.SnapshotInfo) string {
+	return "cawrm snapshot of " + s.Time.UTC().Format(time.RFC3339) + ", read-only"
+}
