@@ -15,7 +15,7 @@ func newConfig() *cobra.Command {
 a flag of "cawrm serve" without its dashes; a flag that can be repeated takes a list.`,
 		Example: `  cawrm config check /etc/cawrm/cawrm.toml
   cawrm config example > cawrm.toml`,
-		RunE: onlyGroup,
+		RunE: group,
 	}
 	check := &cobra.Command{
 		Use:   "check FILE",
@@ -38,16 +38,6 @@ contradicts. Exit code 0: serve would take it. Whether paths exist and addresses
 	}
 	c.AddCommand(check, example)
 	return c
-}
-
-// onlyGroup is run when a command that only holds others is given alone.
-func onlyGroup(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usagef("%s: unknown command %q", c.CommandPath(), args[0])
-	}
-	c.SetOut(c.ErrOrStderr())
-	_ = c.Help()
-	return usagef("%s: a command is missing", c.CommandPath())
 }
 
 func checkConfig(c *cobra.Command, path string) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -250,6 +251,34 @@ func TestWatchdog(t *testing.T) {
 	s.hear("WATCHDOG=1")
 }
 
+// TestSocketActivation: a socket that systemd holds is served, beside those of the command line, and stays when the daemon ends.
+func TestSocketActivation(t *testing.T) {
+	dir := t.TempDir()
+	path, socket := create(t, filepath.Join(dir, "db"), "--size", "1M"), filepath.Join(dir, "held")
+	held, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	file, err := held.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	s := launch(t, func(c *exec.Cmd) {
+		c.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, c.Path}, c.Args[1:]...)
+		c.Path = "/bin/sh"
+		c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=nbd")
+		c.ExtraFiles = []*os.File{file}
+	}, path, "--nbd", "unix:"+filepath.Join(dir, "own"))
+	wantExport(t, "unix:"+socket, "db", 1<<20, false)
+	wantExport(t, "unix:"+filepath.Join(dir, "own"), "db", 1<<20, false)
+	s.stop()
+	if _, err := os.Stat(socket); err != nil {
+		t.Error(err)
+	}
+}
+
 // diskClient speaks just enough NBD: simple replies, one request at a time.
 type diskClient struct {
 	t *testing.T
@@ -314,6 +343,9 @@ func TestRemoveFedVolume(t *testing.T) {
 		return v.Mirrors[0].State == "down" && strings.Contains(v.Mirrors[0].LastError, "db")
 	})
 	b.command("volume", "add", "db", copied).want(t, 0, "is served")
+	// A name that is not known is asked for again after some seconds only; resume asks at once.
+	a.command("mirror", "pause", "disk.img", "b").want(t, 0, "")
+	a.command("mirror", "resume", "disk.img", "b").want(t, 0, "")
 	v := a.until("synced", func(v control.Volume) bool { return v.Mirrors[0].State == "synced" })
 	if m := b.volume(); m.EndPtr != v.EndPtr {
 		t.Errorf("%+v\n%+v", m, v)

@@ -58,6 +58,12 @@ func (l *logBuffer) String() string {
 // serve starts a daemon and returns when it says to systemd that it is ready.
 func serve(t *testing.T, args ...string) *site {
 	t.Helper()
+	return launch(t, func(*exec.Cmd) {}, args...)
+}
+
+// launch is serve with a change of how it is started.
+func launch(t *testing.T, change func(*exec.Cmd), args ...string) *site {
+	t.Helper()
 	dir := t.TempDir()
 	s := &site{t: t, control: "unix:" + filepath.Join(dir, "control.sock")}
 	notify := filepath.Join(dir, "notify.sock")
@@ -69,6 +75,7 @@ func serve(t *testing.T, args ...string) *site {
 	s.cmd = program(t, append([]string{"serve", "--control", s.control}, args...)...)
 	s.cmd.Env = append(s.cmd.Env, "NOTIFY_SOCKET="+notify)
 	s.cmd.Stderr = &s.log
+	change(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

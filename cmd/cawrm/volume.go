@@ -20,7 +20,7 @@ func newVolume() *cobra.Command {
 		Short: "Add volumes to a running daemon, and remove them",
 		Example: `  cawrm volume add db /var/lib/cawrm/db.img --mirror paris=cawrm://10.0.0.2:10810/db
   cawrm volume remove db`,
-		RunE: onlyGroup,
+		RunE: group,
 	}
 	c.AddCommand(newVolumeAdd(), newVolumeRemove())
 	return c
