@@ -17,7 +17,8 @@
 //	source                                                peer
 //	  runSync     dials, says HELLO, backs off              runAccept, runConn   HELLO, checks, WELCOME
 //	  runRead     log or cut -> epoch buffers               runReceive   frames -> Stage
-//	  runSend     epoch buffers -> RECORDS, BEAT  ------->  runCommit    Commit: one fdatasync for all that is staged
+//	  runPack     epoch buffers -> frames
+//	  runSend     frames  ----------> RECORDS, BEAT ----->  runCommit    Commit: one fdatasync for all that is staged
 //	  runReceive  sync_ptr                <-------  ACK     runAnswer    ACK, BEAT
 //
 // # Invariants
@@ -26,7 +27,7 @@
 //	I2  the mirror's position is the end of an epoch, and the mirror's content is the source's at that position
 //	I3  sync_ptr at the source <= the mirror's position: the peer acknowledges only what it has committed
 //	I4  sync_ptr never goes back within a session; between sessions the peer is the authority
-//	I5  bytes in flight < Window + one epoch, not counting a jump epoch's before its end: those only the link holds back
+//	I5  bytes on the wire in flight < Window + one epoch, not counting a jump epoch's before its end: those only the link holds back
 //	I6  at most one source feeds a mirror at a time
 //
 // I1 is why a crash of the source can never leave the mirror ahead of it. I2 needs no bookkeeping here: an epoch, also one
@@ -35,13 +36,19 @@
 // # Who may call what
 //
 // Methods of Mirror and Peer may be called from any goroutine. Close them before their volumes. Each Mirror owns
-// runSync; each of its sessions owns runRead and runSend, and runs runReceive itself; all end with Close. Each Peer
+// runSync; each of its sessions owns runRead, runPack and runSend, and runs runReceive itself; all end with Close. Each Peer
 // owns one runAccept a listener and one runConn a connection; a connection that feeds a volume (a feed) owns
 // runCommit and runAnswer, and runs runReceive itself.
 //
 // Locks: Peer.mu before link.mu and visitors.mu; Source.change before Mirror.remembering before Mirror.mu, the first two also over
 // calls of the volume. Every other one (target.mu, feed.mu, shipment.mu, Source.mu) is taken alone. None is held across the network
 // or a commit.
+//
+// # What goes on the wire
+//
+// A chunk of zeroes, or one that was sent lately (wire: the window), is only named; the rest is compressed with zstd, frame by frame.
+// How hard it is tried follows from whether the link or the processors are short: adapt.go has the rule. Data that does not
+// shrink goes as it is, and costs a sample of each frame. Status says bytes before (DataBytes) and after (SentBytes).
 //
 // # One source at a time
 //
@@ -62,6 +69,6 @@
 // Status.RateBps is bits per second, as "bps" is in networking: 8 times the data bytes that the mirror acknowledged
 // in the last five seconds, a second. All sizes are bytes. Lag is measured against end_ptr.
 //
-// Absences: no promotion, chains of different lineage, compression, encryption or plain NBD targets
+// Absences: no promotion, chains of different lineage, encryption or plain NBD targets
 // yet. wire has capability bits for the first comers, Compare has the rule for promotion.
 package cawrm

@@ -158,6 +158,12 @@ func mirrorConfig(n *network) cawrm.MirrorConfig {
 	return cawrm.MirrorConfig{ID: "b", URL: "cawrm://peer/vm", Dial: n.dial}
 }
 
+// uncompressed is for tests that count bytes on the wire.
+func uncompressed(cfg cawrm.MirrorConfig) cawrm.MirrorConfig {
+	cfg.URL += "?compress=off"
+	return cfg
+}
+
 func startMirror(t testing.TB, v *aodi.Volume, cfg cawrm.MirrorConfig) *cawrm.Mirror {
 	t.Helper()
 	if cfg.Logger == nil {

@@ -59,7 +59,8 @@ type Mirror struct {
 	target Target
 	log    *slog.Logger
 
-	sent atomic.Int64
+	sent    atomic.Int64
+	traffic traffic
 
 	cancel context.CancelFunc
 	done   chan struct{}

@@ -16,7 +16,7 @@ import (
 
 const (
 	epochBytes = 1 << 20 // data in an epoch, about: large reads of the log, few frames
-	epochAhead = 3       // epochs between the log and the wire: one read, one queued, one sent
+	epochAhead = 3       // epochs between the log and the wire: one read, one packed, one sent
 
 	jumpFirst = epochBytes      // a mirror that lacks more when the link comes up is brought up by a jump epoch
 	jumpLag   = 32 * epochBytes // and so is one that falls behind so far
@@ -25,20 +25,22 @@ const (
 // epoch is a buffer: records as the log gives them, and their frame.
 type epoch struct {
 	batch  aodi.LogBatch
-	head   []byte
-	commit bool  // it ends here; a jump epoch comes in many buffers
-	logged int64 // what the log took in the range that it spans, bytes; only where it ends
+	frame  wire.Frame
+	level  wire.Level // of the frame's compression
+	commit bool       // it ends here; a jump epoch comes in many buffers
+	logged int64      // what the log took in the range that it spans, bytes; only where it ends
 }
 
 // shipment is what a session does after the handshake.
 //
-//	runRead --out--> runSend --RECORDS, BEAT--> peer
-//	   ^--free--------'  ^--acked-- runReceive <--ACK, BEAT
+//	runRead --read--> runPack --out--> runSend --RECORDS, BEAT--> peer
+//	   ^--free-------------------------'  ^--acked-- runReceive <--ACK, BEAT
 type shipment struct {
 	m     *Mirror
 	l     *link
 	log   *aodi.LogReader
 	from  aodi.CutFrom // where the mirror stood when the link came up
+	read  chan *epoch
 	out   chan *epoch
 	acked chan struct{} // an acknowledgement has made room in the window
 
@@ -49,6 +51,9 @@ type shipment struct {
 	logged int64     // what the volume took before log's position, bytes
 	free   chan *epoch
 
+	// runPack's: the bytes of the last frame, and of its data before packing
+	lastWire, lastData int64
+
 	mu     sync.Mutex
 	err    error // why runRead can go on no more
 	broken error // why nothing more can be sent
@@ -58,7 +63,7 @@ type shipment struct {
 func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.LogReader, from aodi.CutFrom) (progress bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &shipment{m: m, l: l, log: log, from: from, first: true, logged: m.markBytes(), free: make(chan *epoch, epochAhead), out: make(chan *epoch),
+	s := &shipment{m: m, l: l, log: log, from: from, first: true, logged: m.markBytes(), free: make(chan *epoch, epochAhead), read: make(chan *epoch), out: make(chan *epoch),
 		acked: make(chan struct{}, 1)}
 	s.behind = from.Base > 0 || m.v.EndMark().Bytes-s.logged > jumpFirst
 	for range epochAhead {
@@ -68,6 +73,7 @@ func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.Lo
 	defer func() { s.log.Close() }()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.runRead(ctx) })
+	wg.Go(func() { s.runPack(ctx) })
 	wg.Go(func() { s.runSend(ctx) })
 	progress, err = s.runReceive(r)
 	cancel()
@@ -126,19 +132,24 @@ func (s *shipment) runRead(ctx context.Context) {
 		}
 		if err := s.readEpoch(ctx, ep); err != nil {
 			if ctx.Err() == nil {
-				s.mu.Lock()
-				s.err = fmt.Errorf("%w: %w", errLocal, err)
-				s.mu.Unlock()
-				s.l.endReads(0)
+				s.giveUp(err)
 			}
 			return
 		}
 		select {
-		case s.out <- ep:
+		case s.read <- ep:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// giveUp ends the session with a reason of this side.
+func (s *shipment) giveUp(err error) {
+	s.mu.Lock()
+	s.err = fmt.Errorf("%w: %w", errLocal, err)
+	s.mu.Unlock()
+	s.l.endReads(0)
 }
 
 // readEpoch waits for durable records and reads some into ep. Any position is a cut of the source, so the
@@ -175,7 +186,7 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 		}
 		s.first, s.logged = false, s.logged+int64(len(b.Data))
 		ep.commit, ep.logged = true, int64(len(b.Data))
-		return ep.encode()
+		return nil
 	}
 }
 
@@ -184,13 +195,6 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 func (s *shipment) farBehind(at aodi.Position) bool {
 	lag := s.m.v.EndMark().Bytes - s.logged
 	return s.first && s.behind || lag > jumpLag || at < s.m.v.HistoryFloor()
-}
-
-func (ep *epoch) encode() (err error) {
-	b := &ep.batch
-	ep.head, err = wire.AppendRecords(ep.head[:0], &wire.Records{First: b.First, End: b.End, Time: b.Time,
-		Commit: ep.commit, Jump: b.Jump, Entries: b.Entries, Data: b.Data})
-	return err
 }
 
 // openCut begins a jump epoch, unless there is nothing durable beyond at.
@@ -230,7 +234,7 @@ func (s *shipment) readCut(ep *epoch) error {
 		}
 		s.closeCut()
 	}
-	return ep.encode()
+	return nil
 }
 
 func (s *shipment) closeCut() {
@@ -278,11 +282,15 @@ func (s *shipment) runSend(ctx context.Context) {
 // send writes one epoch. It is in flight before its first byte is, so that no acknowledgement can come too early.
 func (s *shipment) send(ep *epoch) error {
 	s.m.launch(ep)
-	bufs := net.Buffers{ep.head}
-	if len(ep.batch.Data) > 0 {
-		bufs = append(bufs, ep.batch.Data)
+	bufs := net.Buffers{ep.frame.Head}
+	if len(ep.frame.Data) > 0 {
+		bufs = append(bufs, ep.frame.Data)
 	}
-	return s.l.writev(&bufs)
+	err := s.l.writev(&bufs)
+	if err == nil {
+		s.m.traffic.shipped(ep)
+	}
+	return err
 }
 
 // runReceive hears the peer until the link ends.

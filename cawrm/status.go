@@ -37,6 +37,11 @@ type Status struct {
 	RateBps     float64 // bits of data acknowledged per second, lately
 	ETASeconds  float64 // until the lag is gone at this rate; 0 when it is, -1 when nobody can tell
 	SentBytes   int64   // put on the wire since Start
+	DataBytes   int64   // of chunks that were shipped with that, before anything was done to them
+	ZeroBytes   int64   // of DataBytes, chunks of zeroes, which are not sent
+	RepeatBytes int64   // of DataBytes, chunks that the peer had just got, which are not sent again
+	PackSeconds float64 // processor time that making it smaller took
+	Level       string  // of compression, of the last epoch: off, fast, default, better, best
 	Jump        float64 // of a jump epoch that is being shipped: how much of the volume was gone over, 0 to 1; else 0
 }
 
@@ -46,6 +51,9 @@ func (m *Mirror) Status() Status {
 	now := time.Now()
 	st := Status{ID: m.cfg.ID, URL: m.target.base(), Reason: m.reason, LastError: m.lastErr, LastErrorAt: m.lastErrAt,
 		SyncPtr: m.syncPtr, RateBps: 8 * m.rate.perSecond(now), SentBytes: m.sent.Load()}
+	t := &m.traffic
+	st.DataBytes, st.ZeroBytes, st.RepeatBytes = t.data.Load(), t.zeroes.Load(), t.repeats.Load()
+	st.PackSeconds, st.Level = time.Duration(t.cpu.Load()).Seconds(), wire.Level(t.level.Load()).String()
 	connected, mark, known := m.connected, m.mark, m.markKnown
 	st.Settings, st.Kept = m.settings, m.cfg.Kept
 	jump, since := m.jump, m.jumpSince
@@ -147,7 +155,7 @@ func (m *Mirror) launch(ep *epoch) {
 	if n := len(m.flight); n > 0 {
 		before = m.flight[n-1].mark.Bytes + m.flight[n-1].bytes
 	}
-	f := inFlight{end: b.End, jump: b.Jump, bytes: ep.logged, frame: int64(len(ep.head) + len(b.Data)),
+	f := inFlight{end: b.End, jump: b.Jump, bytes: ep.logged, frame: ep.frame.Size(),
 		mark: aodi.Mark{Position: b.First, Bytes: before, Time: time.Unix(0, b.Time)}}
 	if b.Jump && !m.mark.Time.IsZero() {
 		f.mark.Time = m.mark.Time // a cut's own time is that of its end

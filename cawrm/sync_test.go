@@ -207,8 +207,8 @@ func TestStatusAddsUp(t *testing.T) {
 			return st.State == cawrm.StateSynced
 		}, func() any { return m.Status() })
 	}
-	if st, all := m.Status(), int64(burst*bursts); st.SentBytes < all*chunk || st.SentBytes > all*(chunk+64) {
-		t.Errorf("%d bytes sent for %d", st.SentBytes, all*chunk)
+	if st, all := m.Status(), int64(burst*bursts); st.DataBytes != all*chunk || st.SentBytes < all*24 || st.SentBytes > all*chunk/20 {
+		t.Errorf("%d bytes sent, of %d bytes of data; want all of %d, which can be compressed, for a twentieth", st.SentBytes, st.DataBytes, all*chunk)
 	}
 	// Each of these is on its way alone, and stays there.
 	n.set(func(n *network) { n.stalled = true })
@@ -262,7 +262,7 @@ func TestSlowLine(t *testing.T) {
 			write(t, v, i, uint64(i))
 		}
 		check(t, v.Flush())
-		m := startMirror(t, v, mirrorConfig(n))
+		m := startMirror(t, v, uncompressed(mirrorConfig(n)))
 		time.Sleep(40 * time.Second)
 		if st := m.Status(); st.State != cawrm.StateSyncing || st.SyncPtr != 0 || st.LagRecords != 600 {
 			t.Errorf("within the first frame: %+v", st)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"cawrm/aodi/format"
 	"cawrm/cawrm/wire"
 )
 
@@ -17,9 +18,9 @@ const (
 	maxVisitors = 64
 	// visitorMemory is what one takes: read buffer, the largest HELLO as it came and decoded, a stack.
 	visitorMemory = 256 << 10
-	// feedMemory is what the one connection that feeds a volume takes: the largest RECORDS as it came and
-	// decoded, two stacks, and the records of an epoch that was not committed, which the volume keeps.
-	feedMemory = 4*wire.MaxRecords + maxEpoch*epochRecord
+	// feedMemory is what the one connection that feeds a volume takes: the largest RECORDS as it came, expanded and
+	// decoded, the window, two stacks, and the records of an epoch that was not committed, which the volume keeps.
+	feedMemory = 6*wire.MaxRecords + wire.WindowChunks*format.ChunkSize + maxEpoch*epochRecord
 
 	// maxEpoch is how many records an epoch may have. This program's own have about 256.
 	maxEpoch    = 256 << 10

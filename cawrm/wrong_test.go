@@ -459,10 +459,10 @@ func TestWindow(t *testing.T) {
 		}}
 		cfg := mirrorConfig(nil)
 		cfg.Dial, cfg.Window = peer.dial, window
-		m := startMirror(t, v, cfg)
+		m := startMirror(t, v, uncompressed(cfg))
 		time.Sleep(time.Minute)
 		for i := range int64(4096) { // 16 MiB, while the link is up: more than that would go as one jump epoch
-			write(t, v, i, 1)
+			write(t, v, i, uint64(i)) // no two the same
 		}
 		check(t, v.Flush())
 		time.Sleep(time.Hour)

@@ -50,6 +50,7 @@ const (
 	frameMagic = "CWRM"
 	flagCommit = 1
 	flagJump   = 2
+	flagPacked = 4
 	readBuffer = 16 << 10
 )
 
@@ -76,6 +77,8 @@ type Reader struct {
 	body   []byte // control part of the current frame, reused
 	data   int    // data bytes of the current frame that were not read yet
 	frames uint64
+	forms  []told // of the RECORDS that is decoded
+	unpack unpacker
 }
 
 // NewReader reads frames from r through a small buffer; large data goes past it.
@@ -149,7 +152,7 @@ func (t Type) bounds() (lowest, limit int, flags uint8) {
 	case TypeRefuse:
 		return 2, 2 << 10, 0
 	case TypeRecords:
-		return recordsFixed, MaxRecords, flagCommit | flagJump
+		return recordsFixed, MaxRecords, flagCommit | flagJump | flagPacked
 	case TypeAck:
 		return 8, 8, 0
 	case TypeBeat:

@@ -23,13 +23,23 @@ const (
 	maxLBA       = 1<<48 - 1
 )
 
-// AppendRecords appends a RECORDS frame up to its data, which the caller sends behind it. Errors: ErrInvalid when
-// the peer's decoder would refuse the frame.
+// AppendRecords appends a RECORDS frame up to its data, which the caller sends behind it: rec.Data as it is. Errors: ErrInvalid
+// when the peer's decoder would refuse the frame.
 func AppendRecords(b []byte, rec *Records) ([]byte, error) {
 	if err := rec.check(len(rec.Data)); err != nil {
 		return b, err
 	}
 	at := len(b)
+	b = beginRecords(b, rec)
+	for i := range rec.Entries {
+		b = appendEntry(b, &rec.Entries[i], FormPlain, rec.Entries[i].Count)
+	}
+	endRecords(b[at:], len(rec.Data), len(rec.Data), false)
+	return b, nil
+}
+
+// beginRecords appends what stands before the entries. endRecords fills in what is known only behind them.
+func beginRecords(b []byte, rec *Records) []byte {
 	var flags uint8
 	if rec.Commit {
 		flags = flagCommit
@@ -42,15 +52,23 @@ func AppendRecords(b []byte, rec *Records) ([]byte, error) {
 	b = le.AppendUint64(b, uint64(rec.End))
 	b = le.AppendUint64(b, uint64(rec.Time))
 	b = le.AppendUint32(b, uint32(len(rec.Entries)))
-	b = le.AppendUint32(b, uint32(len(rec.Data)/format.ChunkSize))
-	for i := range rec.Entries {
-		e := &rec.Entries[i]
-		b = le.AppendUint64(b, uint64(e.Birth))
-		b = le.AppendUint64(b, e.LBA&maxLBA|uint64(e.Kind)<<48)
-		b = le.AppendUint32(b, e.Count)
-		b = le.AppendUint32(b, e.CRC)
+	return le.AppendUint32(b, 0)
+}
+
+func appendEntry(b []byte, e *format.Entry, form Form, count uint32) []byte {
+	b = le.AppendUint64(b, uint64(e.Birth))
+	b = le.AppendUint64(b, e.LBA&maxLBA|uint64(e.Kind)<<48|uint64(form)<<56)
+	b = le.AppendUint32(b, count)
+	return le.AppendUint32(b, e.CRC)
+}
+
+// endRecords completes the frame that is all of b but its data: plain bytes, of which sent go on the wire.
+func endRecords(b []byte, plain, sent int, packed bool) {
+	if packed {
+		b[5] |= flagPacked
 	}
-	return endFrame(b, at, len(rec.Data)), nil
+	le.PutUint32(b[headerSize+28:], uint32(plain))
+	endFrame(b, 0, sent)
 }
 
 // recordsControl reads the control part of a RECORDS frame of n bytes. The numbers in it must add up to n,
@@ -60,11 +78,13 @@ func (r *Reader) recordsControl(n int) error {
 	if _, err := io.ReadFull(r.r, fixed); err != nil {
 		return err
 	}
-	entries, chunks := int64(le.Uint32(fixed[24:])), int64(le.Uint32(fixed[28:]))
-	if entries > MaxEntries || recordsFixed+entries*entrySize+chunks*format.ChunkSize != int64(n) {
-		return fmt.Errorf("%d entries and %d chunks in %d bytes: %w", entries, chunks, n, ErrInvalid)
+	entries, plain := int64(le.Uint32(fixed[24:])), int64(le.Uint32(fixed[28:]))
+	data := int64(n) - recordsFixed - entries*entrySize
+	packed := r.head[5]&flagPacked != 0
+	if entries > MaxEntries || plain > MaxRecords || data < 0 || packed && data >= plain || !packed && data != plain {
+		return fmt.Errorf("%d entries and %d bytes of data in %d bytes: %w", entries, plain, n, ErrInvalid)
 	}
-	r.data = int(chunks) * format.ChunkSize
+	r.data = int(data)
 	return r.control(int(entries) * entrySize)
 }
 
@@ -72,28 +92,67 @@ func (r *Reader) recordsControl(n int) error {
 // The data's checksums are not verified. Errors: ErrInvalid; what the reader below says.
 func (r *Reader) Records(rec *Records) error {
 	b := r.body
-	entries := rec.Entries[:0]
-	for e := b[recordsFixed:]; len(e) > 0; e = e[entrySize:] {
-		w := le.Uint64(e[8:])
-		if w>>56 != 0 {
-			return fmt.Errorf("RECORDS: entry %d: %w", len(entries), ErrInvalid)
-		}
-		entries = append(entries, format.Entry{Birth: format.Position(le.Uint64(e)), LBA: w & maxLBA,
-			Kind: format.Kind(w >> 48), Count: le.Uint32(e[16:]), CRC: le.Uint32(e[20:])})
-	}
-	data := rec.Data[:0]
-	*rec = Records{First: format.Position(le.Uint64(b)), End: format.Position(le.Uint64(b[8:])),
-		Time: int64(le.Uint64(b[16:])), Commit: r.head[5]&flagCommit != 0, Jump: r.head[5]&flagJump != 0, Entries: entries, Data: data}
-	if err := rec.check(r.data); err != nil {
+	plain := int(le.Uint32(b[28:]))
+	rec.First, rec.End, rec.Time = format.Position(le.Uint64(b)), format.Position(le.Uint64(b[8:])), int64(le.Uint64(b[16:]))
+	rec.Commit, rec.Jump = r.head[5]&flagCommit != 0, r.head[5]&flagJump != 0
+	if err := r.entries(rec, b[recordsFixed:], plain); err != nil {
 		return err
 	}
-	if cap(data) < r.data {
-		data = make([]byte, r.data)
+	if err := rec.check(len(r.forms) * format.ChunkSize); err != nil {
+		return err
 	}
-	rec.Data = data[:r.data]
+	rec.Data = sized(rec.Data, len(r.forms)*format.ChunkSize)
+	sent := rec.Data[:min(plain, len(rec.Data))] // where it is to be, but for what was left out
+	if plain < len(rec.Data) {
+		r.unpack.plain = sized(r.unpack.plain, plain)
+		sent = r.unpack.plain
+	}
+	packed := r.head[5]&flagPacked != 0
+	if packed {
+		r.unpack.packed = sized(r.unpack.packed, r.data)
+		sent = r.unpack.packed
+	}
 	r.data = 0
-	if _, err := io.ReadFull(r.r, rec.Data); err != nil {
+	if _, err := io.ReadFull(r.r, sent); err != nil {
 		return fmt.Errorf("RECORDS: %w", unexpectedEOF(err))
+	}
+	if packed {
+		into := rec.Data
+		if plain < len(into) {
+			into = r.unpack.plain
+		}
+		if err := r.unpack.decompress(into); err != nil {
+			return err
+		}
+		sent = into
+	}
+	return r.unpack.fill(rec, r.forms, sent)
+}
+
+// entries decodes the entries into rec, and how the data of each is told into r.forms. That must make up plain bytes.
+func (r *Reader) entries(rec *Records, b []byte, plain int) error {
+	rec.Entries, r.forms = rec.Entries[:0], r.forms[:0]
+	has := 0 // bytes of data that the entries are told with
+	for ; len(b) > 0; b = b[entrySize:] {
+		w := le.Uint64(b[8:])
+		e := format.Entry{Birth: format.Position(le.Uint64(b)), LBA: w & maxLBA, Kind: format.Kind(w >> 48), Count: le.Uint32(b[16:]), CRC: le.Uint32(b[20:])}
+		form := Form(w >> 56)
+		if form > FormRepeat || form != FormPlain && e.Kind != format.KindData {
+			return fmt.Errorf("RECORDS: entry %d: form %d: %w", len(rec.Entries), form, ErrInvalid)
+		}
+		if e.Kind == format.KindData {
+			r.forms = append(r.forms, told{form, e.Count})
+			switch form {
+			case FormPlain:
+				has += format.ChunkSize
+			case FormRepeat:
+				e.Count = 1
+			}
+		}
+		rec.Entries = append(rec.Entries, e)
+	}
+	if has != plain {
+		return fmt.Errorf("RECORDS [%d, %d): its %d data entries have %d bytes, the data %d: %w", rec.First, rec.End, len(r.forms), has, plain, ErrInvalid)
 	}
 	return nil
 }

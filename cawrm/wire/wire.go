@@ -37,7 +37,7 @@
 //	1 HELLO     <= 64 KiB
 //	2 WELCOME   <= 64 KiB
 //	3 REFUSE    <= 2 KiB
-//	4 RECORDS   <= 2 MiB     1 commit: an epoch ends here, 2 jump: of a jump epoch
+//	4 RECORDS   <= 2 MiB     1 commit: an epoch ends here, 2 jump: of a jump epoch, 4 packed: the data is a zstd frame
 //	5 ACK       8
 //	6 BEAT      0
 //
@@ -62,7 +62,7 @@
 // A volume id of zero means "none yet": the mirror is empty and takes the source's. sync_ptr is the position
 // of the last committed cut, name the peer's own. With a base other than zero the mirror has got a part of a jump epoch: the
 // chunks below cursor as of base. The capabilities taken are a subset of those offered;
-// none is defined so far (compression and deltas will be).
+// none is defined so far.
 //
 // # REFUSE (control.go)
 //
@@ -72,22 +72,34 @@
 //	| u16  | <= 1024       |
 //	+------+- - - - - - - -+
 //
-// # RECORDS (records.go)
+// # RECORDS (records.go, pack.go, window.go)
 //
 //	 0        8      16      24        28     32
 //	+--------+------+-------+---------+------+- - - - - - -+- - - - - - - - -+
-//	| first  | end  | time  | entries | data | entries     | data chunks     |
-//	| pos    | pos  | ns    | u32     | u32  | 24 each     | 4096 each       |
+//	| first  | end  | time  | entries | data | entries     | data            |
+//	| pos    | pos  | ns    | u32     | bytes| 24 each     |                 |
 //	+--------+------+-------+---------+------+- - - - - - -+- - - - - - - - -+
 //
 //	 0       8            14     15      16      20      24
 //	+-------+------------+------+-------+-------+-------+
-//	| birth | lba u48    | kind | zero  | count | crc   |
+//	| birth | lba u48    | kind | form  | count | crc   |
 //	+-------+------------+------+-------+-------+-------+
 //
+// The content of a data entry is told in one of these forms; other kinds have form 0.
+//
+//	0 plain     its 4096 bytes stand in the data, behind those of the plain entry before; count is 1
+//	1 zero      it holds zeroes only; count is 1
+//	2 repeat    it is the same as the chunk of the window that is count back, 1 for the last one
+//
+// Both sides keep the last 1024 chunks that came plain, in all RECORDS of the connection: the window. What is made of a frame is at
+// most 2 MiB, as when all of it were plain.
+//
+// The data's length after the entries must be that of the field. With the flag packed it is a zstd frame instead, without
+// dictionary, shorter than the field says, which must expand to what it says. zstd is only used where it saves at least a sixteenth.
+//
 // Records [first, end) in the order of the log, births growing; there may be fewer entries than
-// positions where cleaning has dropped what was superseded. Kinds as on disk: 1 data (count 1, crc of the
-// chunk), 2 discard, 3 zero (count chunks, no data). time is that of the first record.
+// positions where cleaning has dropped what was superseded. Kinds as on disk: 1 data (one chunk, crc of it),
+// 2 discard, 3 zero (count chunks, no data). time is that of the first record.
 //
 // The frames of a jump epoch all say the same [first, end): together they hold, of all that was born in it, the newest
 // content as of end, each chunk once. The entries of a frame are in the order of logical chunks, not of births; the last
@@ -105,7 +117,7 @@
 // The frame header, the place of the version in HELLO and WELCOME, and REFUSE stay as they are in all
 // versions, so that each version can tell any other why it will not talk to it.
 //
-// Absences: no compression, no encryption, no negotiation beyond the capability bits.
+// Absences: no encryption here (the connection below may be TLS), no negotiation beyond the capability bits.
 package wire
 
 import (

@@ -269,7 +269,7 @@ func TestRefused(t *testing.T) {
 		{"records: unknown kind", change(func(r *wire.Records) { r.Entries[2].Kind = 9 }), all, wire.ErrInvalid, "kind"},
 		{"records: map page", change(func(r *wire.Records) { r.Entries[2].Kind = format.KindPage }), all, wire.ErrInvalid, "kind"},
 		{"records: beyond 16 TiB", change(func(r *wire.Records) { r.Entries[2].LBA = 1<<32 - 1 }), all, wire.ErrInvalid, "place"},
-		{"records: data too many", change(func(r *wire.Records) { r.Entries[2] = format.Entry{Birth: 103, Kind: format.KindData, Count: 1} }), all, wire.ErrInvalid, "2 data entries"},
+		{"records: data too many", change(func(r *wire.Records) { r.Entries[2] = format.Entry{Birth: 103, Kind: format.KindData, Count: 1} }), all, wire.ErrInvalid, "its 2 data entries have 8192 bytes, the data 4096"},
 	}
 	for _, tt := range tests {
 		r := wire.NewReader(bytes.NewReader(tt.bytes))
@@ -285,18 +285,19 @@ func TestRefused(t *testing.T) {
 
 // TestRecordsDoNotAddUp: the numbers in a RECORDS must make up its length before anything is allocated by them.
 func TestRecordsDoNotAddUp(t *testing.T) {
-	for _, n := range [][2]uint32{{4, 1}, {3, 2}, {1 << 31, 1}, {3, 1 << 31}, {1<<32 - 1, 1<<32 - 1}, {wire.MaxEntries + 1, 0}} {
+	const c = format.ChunkSize
+	for _, n := range [][2]uint32{{4, c}, {3, 2 * c}, {3, 1}, {3, c + 1}, {1 << 31, c}, {3, 1 << 31}, {1<<32 - 1, 1<<32 - 1}, {wire.MaxEntries + 1, 0}} {
 		b := recordsFrame(&records)
 		for i := range 4 {
 			b[40+i], b[44+i] = byte(n[0]>>(8*i)), byte(n[1]>>(8*i))
 		}
 		allocated := testing.AllocsPerRun(1, func() {
 			if _, err := decode(wire.NewReader(bytes.NewReader(b)), all); !errors.Is(err, wire.ErrInvalid) {
-				t.Errorf("%d entries, %d chunks: %v", n[0], n[1], err)
+				t.Errorf("%d entries, %d bytes: %v", n[0], n[1], err)
 			}
 		})
 		if allocated > 40 {
-			t.Errorf("%d entries, %d chunks: %v allocations", n[0], n[1], allocated)
+			t.Errorf("%d entries, %d bytes: %v allocations", n[0], n[1], allocated)
 		}
 	}
 }
@@ -342,14 +343,16 @@ func fuzz(f *testing.F, allow wire.Set) {
 	for _, fr := range frames() {
 		f.Add(fr.bytes)
 	}
+	f.Add(packedFrames(wire.LevelFast))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= 16 { // let the fuzzer past the checksum
 			control := len(b) - 16
-			if b[4] == byte(wire.TypeRecords) && control >= 32 {
+			if b[4] == byte(wire.TypeRecords) && control >= 32 { // the data is no control
 				control = min(control, 32+24*int(uint32(b[40])|uint32(b[41])<<8))
 			}
 			b = reseal(bytes.Clone(b), control)
 		}
+		squeezed := len(b) > 16 && b[4] == byte(wire.TypeRecords) // told in other words than AppendRecords would
 		r := wire.NewReader(bytes.NewReader(b))
 		for first := true; ; first = false {
 			got, err := decode(r, allow)
@@ -371,7 +374,7 @@ func fuzz(f *testing.F, allow wire.Set) {
 			if err != nil {
 				t.Fatalf("decoded but not encodable: %v", err)
 			}
-			if first && !bytes.HasPrefix(b, again) {
+			if first && !squeezed && !bytes.HasPrefix(b, again) {
 				t.Fatalf("decoded from other bytes than it encodes to:\n%x\n%x", b[:min(len(b), len(again))], again)
 			}
 			if got2, err := decode(wire.NewReader(bytes.NewReader(again)), all); err != nil || !cmp.Equal(got, got2) {

@@ -108,6 +108,7 @@ type Mirror struct {
 	RateBPS    float64 `json:"rate_bps"`    // bits of data a second that it acknowledges, lately
 	ETASeconds float64 `json:"eta_seconds"` // until the lag is gone at that rate; 0 when it is, -1 when nobody can tell
 	SentBytes  int64   `json:"sent_bytes"`  // put on the wire since the daemon's start
+	DataBytes  int64   `json:"data_bytes"`  // of chunks that were shipped with that, before anything was done to them
 	LastError  string  `json:"last_error"`  // why the link was down last, kept when it is back; "" when it never was
 
 	Settings string `json:"settings"` // KEY=VALUE ..., what differs from the defaults
@@ -115,6 +116,11 @@ type Mirror struct {
 
 	EpochProgress float64 `json:"epoch_progress"`            // of a jump epoch that is on its way: 0 to 1, as far as it was sent; else 0
 	LastErrorTime string  `json:"last_error_time,omitempty"` // RFC 3339
+
+	ZeroBytes   int64   `json:"zero_bytes"`   // of data_bytes, chunks of zeroes, which are not sent
+	RepeatBytes int64   `json:"repeat_bytes"` // of data_bytes, chunks that the mirror had just got, which are not sent again
+	PackSeconds float64 `json:"pack_seconds"` // processor time that making the data smaller took
+	Compression string  `json:"compression"`  // level of the last epoch: off, fast, default, better, best
 }
 
 // Source is a mirror's source as the mirror sees it.

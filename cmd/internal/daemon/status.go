@@ -119,6 +119,12 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		Kept:     st.Kept,
 
 		EpochProgress: st.Jump,
+
+		DataBytes:   st.DataBytes,
+		ZeroBytes:   st.ZeroBytes,
+		RepeatBytes: st.RepeatBytes,
+		PackSeconds: st.PackSeconds,
+		Compression: st.Level,
 	}
 	if !st.LastErrorAt.IsZero() {
 		m.LastErrorTime = st.LastErrorAt.UTC().Format(time.RFC3339)

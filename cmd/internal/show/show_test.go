@@ -22,7 +22,7 @@ func TestStatusGolden(t *testing.T) {
 		Name: "disk.img", Role: "primary", Size: 10 << 30, UsedBytes: 1288490189, PhysicalBytes: 1395864371, EndPtr: 123456, DurablePtr: 123450,
 	}
 	with := func(v control.Volume, m ...control.Mirror) control.Volume { v.Mirrors = m; return v }
-	synced := control.Mirror{ID: "berlin", State: control.StateSynced, SyncPtr: 123450, RateBPS: 8 << 20}
+	synced := control.Mirror{ID: "berlin", State: control.StateSynced, SyncPtr: 123450, RateBPS: 8 << 20, SentBytes: 100 << 20, DataBytes: 482 << 20}
 	syncing := control.Mirror{
 		ID: "paris", State: control.StateSyncing, SyncPtr: 53210, LagRecords: 70240, LagBytes: 287703040, LagSeconds: 84.4,
 		RateBPS: 11.2 * (8 << 20), ETASeconds: 24.5,

@@ -31,7 +31,7 @@ func Status(w io.Writer, s control.Status) error {
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	}
-	head := []string{"MIRROR", "STATE", "SYNC_PTR", "LAG", "", "", "RATE", "NOTE"}
+	head := []string{"MIRROR", "STATE", "SYNC_PTR", "LAG", "", "", "RATE", "SENT", "NOTE"}
 	return table(w, append([][]string{head}, mirrors...))
 }
 
@@ -98,8 +98,16 @@ func sourceNote(v control.Volume) string {
 func mirrorRow(v control.Volume, m control.Mirror) []string {
 	return []string{
 		clean(v.Name + "/" + m.ID), m.State, fmt.Sprint(m.SyncPtr),
-		fmt.Sprintf("%d records", m.LagRecords), Bytes(m.LagBytes), Seconds(m.LagSeconds), Rate(m.RateBPS / 8), mirrorNote(v, m),
+		fmt.Sprintf("%d records", m.LagRecords), Bytes(m.LagBytes), Seconds(m.LagSeconds), Rate(m.RateBPS / 8), sent(m), mirrorNote(v, m),
 	}
+}
+
+// sent is what went on the wire, of what data.
+func sent(m control.Mirror) string {
+	if m.DataBytes == 0 {
+		return Bytes(m.SentBytes)
+	}
+	return Bytes(m.SentBytes) + " for " + Bytes(m.DataBytes)
 }
 
 // mirrorNote is the way to go while catching up, and the reason while the link is not up.
