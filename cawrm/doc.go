@@ -50,6 +50,9 @@
 // How hard it is tried follows from whether the link or the processors are short: adapt.go has the rule. Data that does not
 // shrink goes as it is, and costs a sample of each frame. Status says bytes before (DataBytes) and after (SentBytes).
 //
+// With a limit (Settings: limit, burst, schedule) runSend asks a token bucket before each piece of a tenth of a second, so that a
+// change of the settings, or the time of day, is obeyed within that.
+//
 // # One source at a time
 //
 // A valid HELLO from the container that already feeds the volume means that the old connection is dead and only

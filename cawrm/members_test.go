@@ -184,7 +184,10 @@ func TestReattached(t *testing.T) {
 		}
 		v := newSource(t, 1024)
 		sources["s"] = all.source(t, v)
-		attach := func(from, to string) { t.Helper(); check(t, sources[from].Add(to, "cawrm://"+to+"/vm", "compress=off")) }
+		attach := func(from, to string) {
+			t.Helper()
+			check(t, sources[from].Add(to, "cawrm://"+to+"/vm", "compress=off"))
+		}
 		drained := func() {
 			t.Helper()
 			check(t, v.Flush())

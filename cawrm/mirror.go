@@ -61,6 +61,7 @@ type Mirror struct {
 
 	sent    atomic.Int64
 	traffic traffic
+	limiter limiter // runSend's
 
 	cancel context.CancelFunc
 	done   chan struct{}

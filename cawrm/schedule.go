@@ -69,7 +69,7 @@ func parseWindow(text string) (w Window, err error) {
 	if w.From == day {
 		return w, fmt.Errorf("nothing begins at 24:00")
 	}
-	w.Limit, err = ParseRate(limit)
+	w.Limit, err = parseLimit(limit)
 	return w, err
 }
 

@@ -66,7 +66,7 @@ func (s *Settings) Set(key, text string) (err error) {
 	next := *s
 	switch key {
 	case "limit":
-		next.Limit, err = ParseRate(text)
+		next.Limit, err = parseLimit(text)
 	case "burst":
 		next.Burst, err = ParseRate(text)
 	case "schedule":
@@ -201,6 +201,17 @@ func (s *Settings) limitAt(now time.Time) int64 {
 		return rate
 	}
 	return s.Limit
+}
+
+// minLimit is the least limit: below, a link would be silent for so long that it is taken for dead.
+const minLimit = 1 << 10
+
+func parseLimit(text string) (int64, error) {
+	n, err := ParseRate(text)
+	if err == nil && n > 0 && n < minLimit {
+		err = fmt.Errorf("%q is less than 1K; to ship nothing, pause the mirror", text)
+	}
+	return n, err
 }
 
 var rateUnits = []struct {

@@ -39,7 +39,9 @@ func TestSettingsRefused(t *testing.T) {
 		{"limit=-1M", "no rate"},
 		{"limit=1e9", "no rate"},
 		{"limit=inf", "no rate"},
-		{"limit=0.1", "less than one byte"},
+		{"burst=0.1", "less than one byte"},
+		{"limit=1000", "less than 1K"},
+		{"schedule=09:00-17:00=1000", "less than 1K"},
 		{"limit=9999999G", "no rate"},
 		{"limit=1M&limit=2M", "twice"},
 		{"mode=sync", "async flush"},
@@ -62,15 +64,15 @@ func TestSettingsRefused(t *testing.T) {
 
 func TestScheduleHolds(t *testing.T) {
 	s := Settings{Limit: 7}
-	if err := s.Set("schedule", "mon-fri@09:00-17:00=1,fri@22:00-06:00=2,12:00-13:00=3,22:00-22:30=off"); err != nil {
+	if err := s.Set("schedule", "mon-fri@09:00-17:00=1K,fri@22:00-06:00=2K,12:00-13:00=3K,22:00-22:30=off"); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
 		at   string // 2 November 2026 is a Monday
 		want int64
 	}{
-		{"02 08:59:59", 7}, {"02 09:00:00", 1}, {"02 12:30:00", 1}, {"02 17:00:00", 7}, {"02 22:10:00", 0},
-		{"06 22:10:00", 2}, {"07 05:59:59", 2}, {"07 06:00:00", 7}, {"07 12:00:00", 3}, {"08 05:00:00", 7},
+		{"02 08:59:59", 7}, {"02 09:00:00", 1 << 10}, {"02 12:30:00", 1 << 10}, {"02 17:00:00", 7}, {"02 22:10:00", 0},
+		{"06 22:10:00", 2 << 10}, {"07 05:59:59", 2 << 10}, {"07 06:00:00", 7}, {"07 12:00:00", 3 << 10}, {"08 05:00:00", 7},
 	} {
 		now, err := time.ParseInLocation("2006-01-02 15:04:05", "2026-11-"+tt.at, time.Local)
 		if err != nil {

@@ -259,7 +259,7 @@ func (s *shipment) runSend(ctx context.Context) {
 		var err error
 		select {
 		case ep := <-out:
-			err = s.send(ep)
+			err = s.send(ctx, ep)
 			s.free <- ep
 		case <-s.acked:
 			continue
@@ -280,13 +280,13 @@ func (s *shipment) runSend(ctx context.Context) {
 }
 
 // send writes one epoch. It is in flight before its first byte is, so that no acknowledgement can come too early.
-func (s *shipment) send(ep *epoch) error {
+func (s *shipment) send(ctx context.Context, ep *epoch) error {
 	s.m.launch(ep)
 	bufs := net.Buffers{ep.frame.Head}
 	if len(ep.frame.Data) > 0 {
 		bufs = append(bufs, ep.frame.Data)
 	}
-	err := s.l.writev(&bufs)
+	err := s.m.writev(ctx, s.l, bufs)
 	if err == nil {
 		s.m.traffic.shipped(ep)
 	}

@@ -124,6 +124,7 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		ZeroBytes:   st.ZeroBytes,
 		RepeatBytes: st.RepeatBytes,
 		PackSeconds: st.PackSeconds,
+		LimitBytes:  st.Limit,
 		Compression: st.Level,
 	}
 	if !st.LastErrorAt.IsZero() {
