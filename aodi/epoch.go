@@ -153,22 +153,29 @@ func (v *Volume) checkStage(b *LogBatch) error {
 func (v *Volume) stageRecord(e format.Entry, data []byte, end Position) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	b, err := v.openBatchLocked()
+	b, n, err := v.addStagedLocked(e, data)
 	if err != nil {
 		return 0, err
-	}
-	n := 0
-	if e.Kind == format.KindData {
-		n = chunkSize
-		v.addDataLocked(b, e, data[:n])
-	} else {
-		b.hdr.Entries = append(b.hdr.Entries, e)
 	}
 	v.logEnd = end
 	if b.full() {
 		err = v.closeStagedLocked(false)
 	}
 	return n, err
+}
+
+// addStagedLocked copies a record into the open batch. It returns the batch, and how many bytes of data the record took.
+func (v *Volume) addStagedLocked(e format.Entry, data []byte) (b *batch, n int, err error) {
+	if b, err = v.openBatchLocked(); err != nil {
+		return nil, 0, err
+	}
+	if e.Kind == format.KindData {
+		n = chunkSize
+		v.addDataLocked(b, e, data[:n])
+	} else {
+		b.hdr.Entries = append(b.hdr.Entries, e)
+	}
+	return b, n, nil
 }
 
 // closeStagedLocked hands the open batch to the disk and remembers it for Commit. When the epoch's last record has

@@ -58,16 +58,9 @@ func (v *Volume) beginJump(b *LogBatch) (*coming, error) {
 func (v *Volume) stageJumpRecord(c *coming, e format.Entry, data []byte) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	b, err := v.openBatchLocked()
+	b, n, err := v.addStagedLocked(e, data)
 	if err != nil {
 		return 0, err
-	}
-	n := 0
-	if e.Kind == format.KindData {
-		n = chunkSize
-		v.addDataLocked(b, e, data[:n])
-	} else {
-		b.hdr.Entries = append(b.hdr.Entries, e)
 	}
 	if err := v.showJumpRecordLocked(c, b, &e); err != nil {
 		return 0, v.fail(err)

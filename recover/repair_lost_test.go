@@ -152,3 +152,25 @@ func TestRepairFromTheCheckpointBefore(t *testing.T) {
 	}
 	sameContent(t, "repaired", content(t, p.d), want)
 }
+
+// A checkpoint that says that the map pages reach beyond their segment does not lead a repair there, though a batch stands at
+// their end that would. The simulation found it by a panic (seed 90000688).
+func TestRepairStaysWithinASegment(t *testing.T) {
+	p := newPatient(t)
+	want := content(t, p.d)
+	h := format.BatchHeader{Kind: format.BatchMeta, Flags: format.FlagCommit, Tag: recovery.Tag(p.meta.Container), Seq: p.meta.Seq,
+		Incarnation: p.meta.Incarnation, Data: uint16(p.geo.SegmentChunks)}
+	for i := range uint64(p.geo.SegmentChunks) {
+		h.Entries = append(h.Entries, format.Entry{Birth: format.Position(h.Seq), LBA: i, Kind: format.KindPage, Count: 1, CRC: 1})
+	}
+	b := make([]byte, chunk)
+	h.Encode(b)
+	p.write(b, p.off(p.meta.MetaSegment, p.meta.MetaChunk))
+	p.setMeta(func(m *format.Meta) { m.MetaChunk = 10 * p.geo.SegmentChunks })
+	rep, err := recovery.Repair(p.d, recovery.CheckOptions{})
+	if err != nil || !rep.OK() {
+		t.Fatalf("%v: %+v", err, rep)
+	}
+	mustHold(t, p.d, "repaired")
+	sameContent(t, "repaired", content(t, p.d), want)
+}
