@@ -128,7 +128,7 @@ func TestCrashKeepsPrefix(t *testing.T) {
 func crashRun(t *testing.T, rng *rand.Rand, segment uint32) {
 	t.Helper()
 	d := disk.NewMemory(1 << 30)
-	defer func() { d.Free() }()
+	defer func() { free(t, d) }()
 	h := &history{chunks: 600 + rng.IntN(1000)}
 	create(t, d, int64(h.chunks)*chunk, segment)
 	stamp := uint64(0)
@@ -173,7 +173,7 @@ func crashRun(t *testing.T, rng *rand.Rand, segment uint32) {
 		_ = v.Close()
 		check(t, third)
 		for _, old := range []*disk.Memory{d, crashed, again} {
-			old.Free()
+			free(t, old)
 		}
 		d, h.ops, h.flushed = third, h.ops[:prefix], prefix
 		h.durable.Store(int64(prefix))
@@ -262,7 +262,7 @@ func TestFlushOfOneCoversAll(t *testing.T) {
 	}
 	wg.Wait()
 	crashed := d.Crash(newRand(seed))
-	defer crashed.Free()
+	defer free(t, crashed)
 	_ = v.Close()
 	v = open(t, crashed, quiet)
 	defer v.Close()
@@ -291,7 +291,7 @@ func TestCrashInCheckpoint(t *testing.T) {
 func crashInCheckpoint(t *testing.T, rng *rand.Rand, after int64) (reached bool) {
 	t.Helper()
 	d := disk.NewMemory(1 << 28)
-	defer d.Free()
+	defer free(t, d)
 	h := &history{chunks: 3000}
 	create(t, d, int64(h.chunks)*chunk, 32)
 	trap := &crashTrap{Memory: d, rng: rng, h: h, after: 1 << 60}
@@ -323,7 +323,7 @@ func crashInCheckpoint(t *testing.T, rng *rand.Rand, after int64) (reached bool)
 	trap.mu.Unlock()
 	trap.spring()
 	_ = v.Close()
-	defer trap.crashed.Free()
+	defer free(t, trap.crashed)
 	check(t, trap.crashed)
 	v = open(t, trap.crashed, quiet)
 	defer v.Close()

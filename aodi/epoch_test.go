@@ -114,7 +114,7 @@ func TestMirrorCrashKeepsWholeEpochs(t *testing.T) {
 func mirrorCrashRun(t *testing.T, rng *rand.Rand) {
 	t.Helper()
 	ds, dm := disk.NewMemory(1<<30), disk.NewMemory(1<<30)
-	defer func() { ds.Free(); dm.Free() }()
+	defer func() { free(t, ds); free(t, dm) }()
 	h := &history{chunks: 500}
 	create(t, ds, int64(h.chunks)*chunk, 64)
 	src := open(t, ds, quiet)
@@ -140,7 +140,7 @@ func mirrorCrashRun(t *testing.T, rng *rand.Rand) {
 		cuts := stageMore(t, src, dst, durable, rng)
 		crashed := dm.Crash(rng)
 		_ = dst.Close()
-		dm.Free()
+		free(t, dm)
 		dm = crashed
 		check(t, dm)
 		dst = open(t, dm, opt)
@@ -241,7 +241,7 @@ func TestUnstageForgetsPartOfEpoch(t *testing.T) {
 	}
 	copyLog(t, src, dst, 20, 1, 1<<30)
 	crashed := dm.Crash(newRand(1))
-	defer crashed.Free()
+	defer free(t, crashed)
 	_ = dst.Close()
 	check(t, crashed)
 	dst = open(t, crashed, quiet)
@@ -446,8 +446,8 @@ func TestEpochIsNeverShownInPart(t *testing.T) {
 		}
 		_ = dst.Close()
 		_ = src.Close()
-		ds.Free()
-		dm.Free()
+		free(t, ds)
+		free(t, dm)
 	}
 	if torn == 0 {
 		t.Error("no failed read ever came in the middle of an epoch: this test tries nothing")

@@ -35,8 +35,16 @@ func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed)) 
 
 func newDisk(t *testing.T, limit int64) *disk.Memory {
 	d := disk.NewMemory(limit)
-	t.Cleanup(d.Free)
+	t.Cleanup(func() { free(t, d) })
 	return d
+}
+
+// free gives a disk's memory back. A test that failed leaves volumes open, and what still runs in them would fault, and hide
+// what had failed, or write into the disk that gets the memory next.
+func free(t *testing.T, d *disk.Memory) {
+	if !t.Failed() {
+		d.Free()
+	}
 }
 
 func create(t *testing.T, d disk.Disk, size int64, segmentChunks uint32) {

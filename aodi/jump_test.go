@@ -43,7 +43,7 @@ func TestJumpEpochInterrupted(t *testing.T) {
 
 func jumpInterrupted(t *testing.T, rng *rand.Rand, hurt func(*jumpPair, *disk.Memory)) int {
 	p := &jumpPair{t: t, rng: rng, hurt: hurt, h: &history{chunks: 700}, ds: disk.NewMemory(1 << 30), dm: disk.NewMemory(1 << 30)}
-	defer func() { p.ds.Free(); p.dm.Free() }()
+	defer func() { free(t, p.ds); free(t, p.dm) }()
 	p.opt = aodi.Options{CheckpointBytes: int64(1+rng.IntN(30)) * 64 << 10, DurableInterval: time.Hour, CheckpointInterval: time.Hour}
 	create(t, p.ds, int64(p.h.chunks)*chunk, 64)
 	p.src = open(t, p.ds, p.opt)
@@ -159,7 +159,7 @@ func (p *jumpPair) crashMirror() {
 	before, _ := p.dst.Pointers()
 	crashed := p.dm.Crash(p.rng)
 	_ = p.dst.Close()
-	p.dm.Free()
+	free(t, p.dm)
 	p.dm = crashed
 	check(t, p.dm)
 	if p.hurt != nil {
@@ -180,7 +180,7 @@ func (p *jumpPair) restartSource() {
 	if p.rng.IntN(2) == 0 {
 		crashed := p.ds.Crash(p.rng)
 		_ = p.src.Close()
-		p.ds.Free()
+		free(t, p.ds)
 		p.ds = crashed
 	} else if err := p.src.Close(); err != nil {
 		t.Fatal(err)

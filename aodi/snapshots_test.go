@@ -292,7 +292,7 @@ func TestCrashAtEachStepOfASnapshot(t *testing.T) {
 			acked = k.order
 		}
 		mu.Unlock()
-		d.Free()
+		free(k.t, d)
 		check(t, image)
 		v := open(t, image, quiet)
 		k.v, k.snaps = v, all
@@ -313,7 +313,7 @@ func TestCrashAtEachStepOfASnapshot(t *testing.T) {
 		}
 		k.must(v.Close())
 		check(t, image)
-		image.Free()
+		free(k.t, image)
 	}
 	if !ended {
 		t.Fatal("the crashes did not come to the end of it")
