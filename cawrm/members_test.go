@@ -37,7 +37,7 @@ func (m members) site(t testing.TB, name string) *site {
 
 func (m members) source(t testing.TB, v *aodi.Volume) *cawrm.Source {
 	t.Helper()
-	s, err := cawrm.NewSource(v, cawrm.MirrorConfig{Dial: m.dial, Logger: (&logs{}).logger()})
+	s, err := cawrm.NewSource(v, cawrm.MirrorConfig{Dial: m.dial, Logger: (&logs{}).logger()}, 0)
 	check(t, err)
 	t.Cleanup(s.Close)
 	return s

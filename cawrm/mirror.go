@@ -50,6 +50,9 @@ type MirrorConfig struct {
 	Congestion  string        // TCP congestion control by name ("bbr"); "": the system's
 	Dial        DialFunc      // nil: TCP, without delay, with the kernel's autotuned buffers
 	Logger      *slog.Logger  // nil: discard
+	OnEvent     func(Event)   // told of what a person may want to know, from any goroutine; must return soon. nil: nobody is
+
+	moved func() // a Source's, told when sync_ptr or the settings have moved
 }
 
 // Mirror is one mirror of a volume, seen from its source: the sync loop and its pointer.
@@ -67,6 +70,7 @@ type Mirror struct {
 	done   chan struct{}
 
 	remembering sync.Mutex
+	told        EventKind // about the link; runSync
 
 	mu         sync.Mutex
 	settings   Settings
@@ -83,6 +87,9 @@ type Mirror struct {
 	flight     []inFlight // sent, not acknowledged: epochs in order
 	bytes      int64      // in flight
 	rate       meter
+	degraded   bool // flushes do not wait for it; see flush.go
+	degradedAt time.Time
+	rejoin     rejoin
 	jump       float64 // how much of a jump epoch was read, 0 to 1; -1: none is under way
 	jumpSince  time.Time
 	remembered time.Time
@@ -133,6 +140,12 @@ func (c *MirrorConfig) setDefaults() {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.OnEvent == nil {
+		c.OnEvent = func(Event) {}
+	}
+	if c.moved == nil {
+		c.moved = func() {}
 	}
 }
 
@@ -256,6 +269,7 @@ func (m *Mirror) Change(s Settings) {
 	m.changed = make(chan struct{})
 	m.mu.Unlock()
 	m.remember()
+	m.moved()
 }
 
 // refusal is a reason that was told to the other side, or by it.
@@ -336,6 +350,9 @@ func (m *Mirror) up(p aodi.Position) error {
 	m.mu.Unlock()
 	m.log.Info("connected", "sync_ptr", p)
 	m.remember()
+	m.told = EventUp
+	m.tell(EventUp, "connected, sync_ptr is %d", p)
+	m.moved()
 	return nil
 }
 
@@ -360,6 +377,10 @@ func (m *Mirror) down(err error) {
 		m.log.Info(text, "sync_ptr", p)
 	case news:
 		m.log.Warn("down", "reason", text, "sync_ptr", p)
+		if kind := kindOf(err); kind != m.told { // not for each other reason why there is still no link
+			m.told = kind
+			m.tell(kind, "%s", text)
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ type PeerConfig struct {
 	Name        string        // its own, for the other side's messages; "": the host's
 	ReadTimeout time.Duration // a source that was not heard for so long is gone; at least three of its keep-alive intervals
 	Logger      *slog.Logger  // nil: discard
+	OnEvent     func(Event)   // as MirrorConfig.OnEvent
 }
 
 // Peer is the mirror side: it listens for sources and applies what they ship to the volumes that it was given.
@@ -72,6 +73,9 @@ func NewPeer(cfg PeerConfig) *Peer {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.OnEvent == nil {
+		cfg.OnEvent = func(Event) {}
 	}
 	return &Peer{cfg: cfg, log: cfg.Logger, visitors: newVisitors(), garbage: rate.Sometimes{First: 10, Interval: time.Second},
 		targets: map[string]*target{}, listeners: map[net.Listener]struct{}{}, links: map[*link]struct{}{}}
@@ -178,16 +182,27 @@ func (p *Peer) runConn(l *link) {
 	if err == nil {
 		p.visitors.leave(l)
 		log.Info("source connected", "container", h.Container, "position", f.position())
+		p.tell(EventFed, h.Name, "fed by %v", l)
 		err = f.run(r)
 		log.Warn("source gone", "reason", err, "position", f.position())
+		p.tell(EventGone, h.Name, "%v: %v", l, err)
 		p.visitors.enter(l)
 	} else {
-		p.garbage.Do(func() { log.Warn("source refused", "reason", err) })
+		p.garbage.Do(func() {
+			log.Warn("source refused", "reason", err)
+			if kind := kindOf(err); kind == EventDiverged {
+				p.tell(kind, h.Name, "%v", err)
+			}
+		})
 	}
 	var ours *refusal
 	if errors.As(err, &ours) && !errors.Is(err, errTold) {
 		l.refuse(wire.AppendRefuse(nil, ours.code, ours.text))
 	}
+}
+
+func (p *Peer) tell(kind EventKind, volume, format string, args ...any) {
+	p.cfg.OnEvent(Event{Time: time.Now(), Kind: kind, Volume: volume, Text: fmt.Sprintf(format, args...)})
 }
 
 func hello(r *wire.Reader) (wire.Hello, error) {

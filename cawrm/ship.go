@@ -309,7 +309,9 @@ func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
 			if err != nil {
 				return progress, err
 			}
-			progress = progress || moved
+			if progress = progress || moved; moved {
+				s.m.moved()
+			}
 			s.m.rememberSometimes()
 			select {
 			case s.acked <- struct{}{}:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"cawrm/aodi"
 )
@@ -13,8 +14,12 @@ import (
 // volume's catalog and started with it; those of AddGiven are only as long as whoever gives them goes on giving them, but their
 // settings are remembered by their ids too.
 type Source struct {
-	v   *aodi.Volume
-	cfg MirrorConfig // of every mirror, but for what names it
+	v       *aodi.Volume
+	cfg     MirrorConfig // of every mirror, but for what names it
+	waiters *waiters
+
+	quit, watched chan struct{} // of runWatch
+	quitOnce      sync.Once
 
 	change sync.Mutex // one change at a time
 
@@ -23,23 +28,33 @@ type Source struct {
 }
 
 // NewSource starts the mirrors that the volume keeps. cfg is for each mirror, without ID, URL and Settings. Errors: those
-// of Start.
-func NewSource(v *aodi.Volume, cfg MirrorConfig) (*Source, error) {
-	s := &Source{v: v, cfg: cfg}
+// of Start. With an objective, the time that a mirror may be behind at most, events tell of mirrors that are.
+func NewSource(v *aodi.Volume, cfg MirrorConfig, objective time.Duration) (*Source, error) {
+	s := &Source{v: v, cfg: cfg, waiters: newWaiters(), quit: make(chan struct{}), watched: make(chan struct{})}
+	s.cfg.moved = s.waiters.wake
 	for _, r := range v.Mirrors() {
 		if !r.Kept {
 			continue
 		}
 		if err := s.start(r.ID, r.URL, true); err != nil {
+			close(s.watched)
 			s.Close()
 			return nil, fmt.Errorf("mirror %s, which the volume keeps: %w", r.ID, err)
 		}
 	}
+	if objective > 0 {
+		go s.runWatch(objective)
+	} else {
+		close(s.watched)
+	}
 	return s, nil
 }
 
-// Close ends all mirrors' loops. The mirrors are left as they are.
+// Close ends all mirrors' loops, and flushes that wait for them. The mirrors are left as they are.
 func (s *Source) Close() {
+	s.EndFlushes()
+	s.quitOnce.Do(func() { close(s.quit) })
+	<-s.watched
 	s.change.Lock()
 	defer s.change.Unlock()
 	var wg sync.WaitGroup
@@ -60,7 +75,9 @@ func (s *Source) Mirrors() []*Mirror {
 func (s *Source) Status() []Status {
 	var all []Status
 	for _, m := range s.Mirrors() {
-		all = append(all, m.Status())
+		st := m.Status()
+		s.flushStatus(m, &st)
+		all = append(all, st)
 	}
 	return all
 }
@@ -211,6 +228,7 @@ func (s *Source) stop(m *Mirror) {
 	for i := range s.mirrors {
 		if s.mirrors[i] == m {
 			s.mirrors = append(s.mirrors[:i:i], s.mirrors[i+1:]...)
+			s.waiters.wake()
 			return
 		}
 	}

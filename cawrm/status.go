@@ -44,6 +44,10 @@ type Status struct {
 	Limit       int64   // bytes a second at most, by the settings and the time of day; 0: none
 	Level       string  // of compression, of the last epoch: off, fast, default, better, best
 	Jump        float64 // of a jump epoch that is being shipped: how much of the volume was gone over, 0 to 1; else 0
+
+	Flush        string    // of a mirror of a Source in flush mode: ok, blocked or degraded; else ""
+	FlushSince   time.Time // since when it is blocked or degraded
+	FlushWaiting int       // flushes that it has not committed yet
 }
 
 // Status says how the mirror is. It may read the disk once, when the volume has to be asked about sync_ptr.

@@ -33,12 +33,17 @@ With --rescue, what is left of a damaged container is shown read-only, and nothi
 checkpoint that is valid, the log after it as far as it goes, and of the map what can be derived again. What is lost fails
 to be read; the log and the status say what that is.
 
+--on-event runs a command for each event, one at a time, with the event as JSON on its input and in CAWRM_EVENT, CAWRM_VOLUME,
+CAWRM_MIRROR, CAWRM_TEXT and CAWRM_TIME. Events are: link-up, link-down, diverged, refused; lag and lag-over with --rpo; degraded and
+restored in flush mode; differs, repaired; and on a mirror source-up, source-lost.
+
 With --tls-cert and --tls-key, NBD over TCP is encrypted; unix sockets, whose files are for this user alone,
 are not. Whoever reaches an NBD address without TLS reads and writes the volume.`,
 		Example: `  cawrm serve disk.img --nbd 127.0.0.1:10809 --mirror cawrm://other-host:10810/disk.img
   cawrm serve disk.img --name db --nbd unix:/run/db.sock --mirror paris=cawrm://10.0.0.2:10810/db
   cawrm serve copy.img --name db --peer :10810 --nbd 127.0.0.1:10809
   cawrm serve --config /etc/cawrm/cawrm.toml
+  cawrm serve disk.img --mirror cawrm://10.0.0.2/db --rpo 30s --on-event 'logger "cawrm $CAWRM_EVENT: $CAWRM_TEXT"'
   cawrm serve broken.img --rescue --nbd 127.0.0.1:10809`,
 		Args: maxArgs(1),
 		RunE: runServe,

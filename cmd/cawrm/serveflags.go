@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -24,6 +25,8 @@ type daemonFlags struct {
 	key     string
 	ca      string
 	tls     value.Choice
+	onEvent string
+	rpo     time.Duration
 }
 
 func (f *daemonFlags) add(flags *pflag.FlagSet) {
@@ -35,6 +38,8 @@ func (f *daemonFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.key, "tls-key", "", "its key, PEM `file`")
 	flags.StringVar(&f.ca, "tls-ca", "", "authority that signs the clients' certificates, PEM `file` (default: clients need none)")
 	flags.Var(&f.tls, "tls", "with a certificate: clients must (require) or may (on) encrypt")
+	flags.StringVar(&f.onEvent, "on-event", "", "`command` of the shell that is run for each event: a link up or down, diverged, lag, ...")
+	flags.DurationVar(&f.rpo, "rpo", 0, "recovery point objective: a mirror that is further behind is an event (as 30s)")
 	flags.Var(&f.control.SocketAddr, "control", "control socket (default: $CAWRM_CONTROL, else /run/cawrm/control.sock for root, $XDG_RUNTIME_DIR/cawrm/control.sock for a user)")
 }
 
@@ -45,6 +50,8 @@ func (f *daemonFlags) check() error {
 		return usagef("--tls-cert and --tls-key go together")
 	case f.cert == "" && (f.ca != "" || f.tls.Changed()):
 		return usagef("--tls and --tls-ca need --tls-cert and --tls-key")
+	case f.rpo < 0:
+		return usagef("--rpo %v: a time is not negative", f.rpo)
 	}
 	return nil
 }
@@ -117,6 +124,7 @@ func (g *given) load() (daemon.Config, error) {
 	}
 	cfg.NBD, cfg.Peer, cfg.Control = f.nbd, f.peer, f.control.Addr
 	cfg.TLS = daemon.TLS{Cert: f.cert, Key: f.key, CA: f.ca, Optional: f.tls.Value == "on"}
+	cfg.OnEvent, cfg.RPO = f.onEvent, f.rpo
 	cfg.Decode = decodeVolume
 	if f.config != "" {
 		cfg.File = f.config

@@ -34,6 +34,7 @@ type Mirror struct {
 	ETASeconds    *float64 `json:"eta_seconds"`
 	SentBytes     int64    `json:"sent_bytes"`
 	LastError     string   `json:"last_error"`
+	Flush         string   `json:"flush"` // in flush mode: ok, blocked, degraded
 }
 
 // Synced says whether the volume has mirrors and each holds all of it: the

@@ -114,6 +114,11 @@ type Mirror struct {
 	Settings string `json:"settings"` // KEY=VALUE ..., what differs from the defaults
 	Kept     bool   `json:"kept"`     // in the volume's catalog, by mirror add; else given to serve by --mirror
 
+	Mode         string  `json:"mode"`                    // async or flush
+	Flush        string  `json:"flush,omitempty"`         // flush mode: ok, blocked (a flush waits longer than its timeout) or degraded (none waits)
+	FlushSeconds float64 `json:"flush_seconds,omitempty"` // since when it is blocked or degraded
+	FlushWaiting int     `json:"flush_waiting,omitempty"` // flushes that this mirror has not committed yet
+
 	EpochProgress float64 `json:"epoch_progress"`            // of a jump epoch that is on its way: 0 to 1, as far as it was sent; else 0
 	LastErrorTime string  `json:"last_error_time,omitempty"` // RFC 3339
 

@@ -18,13 +18,18 @@ import (
 // drainTimeout is how long stop waits for NBD requests in flight. They take milliseconds unless the disk hangs.
 const drainTimeout = 30 * time.Second
 
+// flushGrace is how long stop waits for mirrors to commit what clients have flushed.
+const flushGrace = 5 * time.Second
+
 // Config is what `cawrm serve` was told.
 type Config struct {
 	Volumes []VolumeConfig
-	NBD     []value.Addr // where NBD clients are served; may be empty
-	Peer    []value.Addr // where sources are awaited
-	Control value.Addr   // zero: the default path
-	TLS     TLS          // of NBD over TCP
+	NBD     []value.Addr  // where NBD clients are served; may be empty
+	Peer    []value.Addr  // where sources are awaited
+	Control value.Addr    // zero: the default path
+	TLS     TLS           // of NBD over TCP
+	OnEvent string        // command that is told of events
+	RPO     time.Duration // lag that is an event; 0: none is
 	Logger  *slog.Logger
 
 	// File is the configuration that the volumes came from; "" when a command line named the only one. Then a volume that
@@ -41,6 +46,7 @@ type daemon struct {
 	log     *slog.Logger
 	tls     certificates
 	sockets *sockets
+	hook    *hook
 	peer    *cawrm.Peer    // nil without Config.Peer
 	plain   *nbdsrv.Server // unix sockets, and TCP without TLS
 	crypted *nbdsrv.Server // TCP with TLS; nil without
@@ -104,6 +110,7 @@ func (d *daemon) prepare() error {
 	if d.sockets, err = bind(d.cfg); err != nil {
 		return err
 	}
+	d.hook = newHook(d.cfg.OnEvent, d.log)
 	nbd := nbdsrv.Config{Logger: d.log, Finder: finder{d}, TLS: crypt, RequireTLS: !d.cfg.TLS.Optional}
 	if crypt != nil {
 		d.crypted = nbdsrv.New(nbd)
@@ -111,7 +118,7 @@ func (d *daemon) prepare() error {
 	nbd.TLS, nbd.RequireTLS = nil, false
 	d.plain = nbdsrv.New(nbd)
 	if len(d.cfg.Peer) > 0 {
-		d.peer = cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log})
+		d.peer = cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, OnEvent: d.hook.tell})
 	}
 	d.control = control.NewServer(d.status, d.log)
 	d.control.Handle("mirror", control.Command(d.changeMirror))
@@ -217,6 +224,11 @@ func (d *daemon) stop() error {
 func (d *daemon) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+	defer time.AfterFunc(flushGrace, func() { // a mirror that is not there must not keep a volume from closing
+		for _, v := range d.volumes() {
+			v.endFlushes()
+		}
+	}).Stop()
 	err := d.plain.Shutdown(ctx)
 	if d.crypted != nil {
 		err = errors.Join(err, d.crypted.Shutdown(ctx))
@@ -230,6 +242,9 @@ func (d *daemon) closeMirrors() {
 	}
 	if d.peer != nil {
 		d.peer.Close()
+	}
+	if d.hook != nil {
+		d.hook.close()
 	}
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cawrm/aodi"
+	"cawrm/cawrm"
 	"cawrm/nbdsrv"
 )
 
@@ -15,6 +16,34 @@ func (d device) TryReadAt(p []byte, off int64) error {
 
 func (d device) TryWriteAt(p []byte, off int64) error {
 	return translate(d.Volume.TryWriteAt(p, off))
+}
+
+// sourceDevice is a volume whose flushes may have to wait for mirrors too.
+type sourceDevice struct {
+	device
+	source *cawrm.Source
+}
+
+func (d sourceDevice) Flush() error { return d.source.Flush() }
+
+func (d sourceDevice) WriteAt(p []byte, off int64, fua bool) error {
+	return d.flushed(d.device.WriteAt(p, off, fua), fua)
+}
+
+func (d sourceDevice) Trim(off, n int64, fua bool) error {
+	return d.flushed(d.device.Trim(off, n, fua), fua)
+}
+
+func (d sourceDevice) WriteZeroes(off, n int64, noHole, fua bool) error {
+	return d.flushed(d.device.WriteZeroes(off, n, noHole, fua), fua)
+}
+
+// flushed completes a request with FUA that the volume has done.
+func (d sourceDevice) flushed(err error, fua bool) error {
+	if err == nil && fua {
+		return d.source.Flushed()
+	}
+	return err
 }
 
 // translate is on the way of each small request, so it compares and does not unwrap.
@@ -34,6 +63,8 @@ func (mirrorDevice) Flush() error { return nil }
 var (
 	_ nbdsrv.Device      = device{}
 	_ nbdsrv.Nonblocking = device{}
+	_ nbdsrv.Device      = sourceDevice{}
+	_ nbdsrv.Nonblocking = sourceDevice{}
 	_ nbdsrv.Device      = mirrorDevice{}
 	_ nbdsrv.Nonblocking = mirrorDevice{}
 )
@@ -41,6 +72,9 @@ var (
 // export is how NBD shows the volume.
 func (v *served) export() nbdsrv.Export {
 	e := export(v.cfg.Name, v.volume)
+	if dev, ok := e.Device.(device); ok && v.source != nil {
+		e.Device = sourceDevice{dev, v.source}
+	}
 	if v.cfg.Rescue {
 		e.Device, e.ReadOnly, e.Description = mirrorDevice{device{v.volume}}, true, "cawrm rescue, read-only"
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 
 	"cawrm/cawrm"
@@ -13,11 +12,11 @@ import (
 )
 
 // startMirrors starts the mirrors that the volume keeps and those of --mirror, which take over what is kept under their ids.
-func (v *served) startMirrors(log *slog.Logger) (err error) {
+func (v *served) startMirrors(d *daemon) (err error) {
 	if v.cfg.Rescue {
 		return nil
 	}
-	if v.source, err = cawrm.NewSource(v.volume, cawrm.MirrorConfig{Logger: log}); err != nil {
+	if v.source, err = cawrm.NewSource(v.volume, cawrm.MirrorConfig{Logger: d.log, OnEvent: v.tell(d.hook)}, d.cfg.RPO); err != nil {
 		return err
 	}
 	for _, m := range v.cfg.Mirrors {
@@ -59,11 +58,26 @@ func (v *served) stopMirrors() {
 	}
 }
 
-func (v *served) mirrors() []*cawrm.Mirror {
+// endFlushes lets flushes go that wait for mirrors.
+func (v *served) endFlushes() {
+	if v.source != nil {
+		v.source.EndFlushes()
+	}
+}
+
+// tell is where the volume's events go.
+func (v *served) tell(h *hook) func(cawrm.Event) {
+	return func(e cawrm.Event) {
+		e.Volume = v.cfg.Name
+		h.tell(e)
+	}
+}
+
+func (v *served) mirrors() []cawrm.Status {
 	if v.source == nil {
 		return nil
 	}
-	return v.source.Mirrors()
+	return v.source.Status()
 }
 
 // changeMirror is the command mirror.

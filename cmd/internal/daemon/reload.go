@@ -74,7 +74,7 @@ func (d *daemon) serveFresh(fresh *sockets, want Config) {
 
 // startPeer lets sources in from now on.
 func (d *daemon) startPeer() {
-	peer := cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log})
+	peer := cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, OnEvent: d.hook.tell})
 	for _, v := range d.volumes() {
 		if v.err != nil || v.cfg.Rescue {
 			continue

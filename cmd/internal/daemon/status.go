@@ -39,7 +39,7 @@ func (v *served) status() control.Volume {
 	// Mirrors before the volume: a pointer that moves meanwhile makes the lag larger, never sync_ptr > durable_ptr.
 	var mirrors []control.Mirror
 	for _, m := range v.mirrors() {
-		mirrors = append(mirrors, mirrorStatus(m.Status()))
+		mirrors = append(mirrors, mirrorStatus(m))
 	}
 	st := v.volume.Status()
 	c := control.Volume{
@@ -126,6 +126,13 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		PackSeconds: st.PackSeconds,
 		LimitBytes:  st.Limit,
 		Compression: st.Level,
+	}
+	m.Mode = string(cawrm.ModeAsync)
+	if st.Settings.Mode == cawrm.ModeFlush {
+		m.Mode, m.Flush, m.FlushWaiting = string(cawrm.ModeFlush), st.Flush, st.FlushWaiting
+		if !st.FlushSince.IsZero() {
+			m.FlushSeconds = max(0, time.Since(st.FlushSince).Seconds())
+		}
 	}
 	if !st.LastErrorAt.IsZero() {
 		m.LastErrorTime = st.LastErrorAt.UTC().Format(time.RFC3339)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"time"
 
 	"cawrm/aodi"
 	"cawrm/cawrm"
@@ -94,18 +95,22 @@ func (d *daemon) show(v *served) error {
 			return err
 		}
 	}
+	if err := v.startMirrors(d); err != nil {
+		return err
+	}
 	for _, s := range d.nbdServers() {
 		if err := s.AddExport(v.export()); err != nil {
 			return err
 		}
 	}
-	return v.startMirrors(d.log)
+	return nil
 }
 
 // hide is show undone: afterwards nothing uses the volume.
 func (d *daemon) hide(v *served) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+	defer time.AfterFunc(flushGrace, v.endFlushes).Stop()
 	for _, s := range d.nbdServers() {
 		if err := s.RemoveExport(ctx, v.cfg.Name); err != nil {
 			return fmt.Errorf("%s: a request did not end within %v: %w", v.cfg.Name, drainTimeout, err)

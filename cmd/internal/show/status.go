@@ -110,8 +110,33 @@ func sent(m control.Mirror) string {
 	return Bytes(m.SentBytes) + " for " + Bytes(m.DataBytes)
 }
 
-// mirrorNote is the way to go while catching up, and the reason while the link is not up.
+// mirrorNote is how flush mode stands, and then the way to go while catching up, or the reason while the link is not up.
 func mirrorNote(v control.Volume, m control.Mirror) string {
+	flush := flushNote(m)
+	if note := linkNote(v, m); note != "" && flush != "" {
+		return flush + "; " + note
+	} else if flush == "" {
+		return note
+	}
+	return flush
+}
+
+func flushNote(m control.Mirror) string {
+	switch m.Flush {
+	case "blocked":
+		return fmt.Sprintf("flush mode, BLOCKED for %s: %d flushes wait", Seconds(m.FlushSeconds), m.FlushWaiting)
+	case "degraded":
+		if m.State == control.StatePaused {
+			return "flush mode, not waited for"
+		}
+		return fmt.Sprintf("flush mode, DEGRADED for %s: no flush waits", Seconds(m.FlushSeconds))
+	case "":
+		return ""
+	}
+	return "flush mode"
+}
+
+func linkNote(v control.Volume, m control.Mirror) string {
 	switch {
 	case m.State == control.StateSynced, m.State == control.StatePaused:
 		return ""
