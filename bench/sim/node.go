@@ -36,6 +36,7 @@ type node struct {
 	down    bool          // no process
 	closed  bool          // the last process ended in order
 	trouble trouble
+	snaps   snaps
 }
 
 // hold notes that a range of the disk has space since the operation, or has no more.

@@ -44,6 +44,8 @@ func init() {
 		{"replay", 15, (*world).opReplay},
 		{"stranger", 4, (*world).opStranger},
 		{"old copy", 12, (*world).opOldCopy},
+		{"snapshot", 30, (*world).opSnapshot},
+		{"delete snapshot", 20, (*world).opDeleteSnapshot},
 	}
 }
 

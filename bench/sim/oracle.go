@@ -14,6 +14,7 @@ func (w *world) look() {
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
 	if w.rng.IntN(3) == 0 && n.up() {
 		w.compare(n)
+		w.compareSnapshots(n, false)
 	}
 }
 
@@ -184,6 +185,11 @@ func (w *world) revive(n *node) bool {
 
 // recovered looks at a node that has come up.
 func (w *world) recovered(n *node, end aodi.Position) {
+	defer func() {
+		if n.up() && w.burst == nil {
+			w.compareSnapshots(n, true)
+		}
+	}()
 	if n.from != nil {
 		w.position(n)
 		w.compare(n)
