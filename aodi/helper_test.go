@@ -82,7 +82,7 @@ func fill(b []byte, rng *rand.Rand) []byte {
 }
 
 // check runs the offline checker, which shares no code with the volume's maps, over a disk that no volume has open.
-func check(t *testing.T, d disk.Disk) {
+func check(t *testing.T, d disk.Disk) *recovery.Report {
 	t.Helper()
 	r, err := recovery.Check(d, recovery.CheckOptions{})
 	if err != nil {
@@ -94,4 +94,5 @@ func check(t *testing.T, d disk.Disk) {
 	if !r.OK() {
 		t.FailNow()
 	}
+	return r
 }

@@ -355,3 +355,60 @@ func TestSnapshotRefusals(t *testing.T) {
 		t.Errorf("opened after it was deleted: %v", err)
 	}
 }
+
+// TestDeletionGoesOnAfterACrash ensures that a deletion which a crash finds half done is ended by the next life, and counts
+// nothing twice.
+func TestDeletionGoesOnAfterACrash(t *testing.T) {
+	rng := newRand(seedOf(t))
+	const leaves = 400
+	d := newDisk(t, 1<<30)
+	create(t, d, leaves*512*chunk, 64)
+	k := newKept(t, rng, leaves*512)
+	k.v = open(t, d, quiet)
+	touch := func() {
+		for leaf := range int64(leaves) {
+			k.stamp++
+			k.must(k.v.WriteAt(stamped(k.stamp), leaf*512*chunk, false))
+			k.now[leaf*512] = k.stamp
+		}
+	}
+	for range 3 {
+		touch()
+		k.snapshot()
+	}
+	touch()
+	k.must(k.v.Close()) // so that the map's pages are read anew, slowly
+	k.v = open(t, &disk.Faulty{Disk: d, Rule: func(op disk.Op, _ int64, _ int) error {
+		if op == disk.OpRead {
+			time.Sleep(200 * time.Microsecond)
+		}
+		return nil
+	}}, quiet)
+	half := 0
+	var images []*disk.Memory
+	k.must(k.v.DeleteSnapshot(k.order[1]))
+	for k.v.Status().Deleting > 0 { // the reaper and the checkpoints take turns
+		k.must(k.v.Checkpoint())
+		k.must(k.v.Checkpoint())
+		image := d.Crash(rng)
+		t.Cleanup(image.Free)
+		images = append(images, image)
+	}
+	for _, image := range images {
+		for _, s := range check(t, image).Catalog.Snapshots {
+			if s.Gone == 0 || s.Gone >= leaves {
+				continue
+			}
+			half++
+			v := open(t, image, quiet)
+			waitReaped(t, v)
+			k.must(v.Close())
+			check(t, image)
+		}
+	}
+	k.must(k.v.Close())
+	check(t, d)
+	if half == 0 {
+		t.Error("no crash fell into the deletion")
+	}
+}
