@@ -145,12 +145,13 @@ type journal struct {
 	round uint64
 }
 
-const journalSize = 64 << 20
+// JournalSize is the size of the journal.
+const JournalSize = 64 << 20
 
 // append makes raw durable. Everything is then safe in the journal: what is in place may still be in a cache.
 func (j *journal) append(v Volume, raw []byte) error {
 	n := Chunk + (int64(len(raw))+Chunk-1)/Chunk*Chunk
-	if j.at+n > journalSize || j.round == 0 {
+	if j.at+n > JournalSize || j.round == 0 {
 		if err := v.Flush(); err != nil {
 			return err
 		}
@@ -201,6 +202,6 @@ func (j *journal) recover(v Volume) error {
 		at += Chunk + (n+Chunk-1)/Chunk*Chunk
 	}
 	// The next append flushes v and begins a new round.
-	j.at = journalSize
+	j.at = JournalSize
 	return v.Flush()
 }

@@ -157,7 +157,7 @@ func TestMirrorIsEqualInTheEnd(t *testing.T) {
 			local, remote := kind(t), kind(t)
 			var journal disk.Disk
 			if name == "traditional" {
-				journal = disk.NewMemory(journalSize)
+				journal = disk.NewMemory(JournalSize)
 			}
 			for i := range 64 {
 				if err := local.WriteAt(stamp(uint64(i)<<32, 3), int64(rng.IntN(testSize/Chunk-3))*Chunk); err != nil {
@@ -215,7 +215,7 @@ func TestMirrorIsEqualInTheEnd(t *testing.T) {
 // TestResyncCopiesWhatIsMarked ensures that an outage costs what was written in it, once, and nothing else.
 func TestResyncCopiesWhatIsMarked(t *testing.T) {
 	local, remote := inPlace(t), inPlace(t)
-	x := join(t, local, remote, disk.NewMemory(journalSize), wan.Profile{}, Config{Equal: true})
+	x := join(t, local, remote, disk.NewMemory(JournalSize), wan.Profile{}, Config{Equal: true})
 	x.wait(t)
 	x.link.Cut()
 	for x.mirror.Synced() {
@@ -231,8 +231,14 @@ func TestResyncCopiesWhatIsMarked(t *testing.T) {
 	if lag := x.mirror.Lag(); lag != 100*Chunk {
 		t.Errorf("the lag is %d bytes, want %d", lag, 100*Chunk)
 	}
+	if !x.mirror.Consistent() {
+		t.Error("the mirror is not a state of its source before anything was copied")
+	}
 	x.link.Heal()
 	x.wait(t)
+	if !x.mirror.Consistent() {
+		t.Error("the mirror is not a state of its source when it has everything")
+	}
 	if s := x.mirror.Stats(); s.Copied != 100 {
 		t.Errorf("%d chunks were copied, want 100", s.Copied)
 	}
@@ -285,7 +291,7 @@ func TestReplicationKeepsTheOrder(t *testing.T) {
 func TestBatchIsWholeAfterACrash(t *testing.T) {
 	rng := newRand(t)
 	for round := range 50 {
-		data, log := disk.NewMemory(testSize), disk.NewMemory(journalSize)
+		data, log := disk.NewMemory(testSize), disk.NewMemory(JournalSize)
 		v, err := NewInPlace(data, testSize)
 		if err != nil {
 			t.Fatal(err)
@@ -298,7 +304,7 @@ func TestBatchIsWholeAfterACrash(t *testing.T) {
 		for nr := 1; nr <= batches; nr++ {
 			x := batch{seq: uint64(nr)}
 			for c := range int64(8) {
-				x.writes = append(x.writes, write{c * 3 * Chunk, stamp(uint64(nr), 1)})
+				x.writes = append(x.writes, write{off: c * 3 * Chunk, data: stamp(uint64(nr), 1)})
 			}
 			if nr < batches {
 				if err := b.commit(x, x.encode()); err != nil {
@@ -340,7 +346,7 @@ func TestBatchIsWholeAfterACrash(t *testing.T) {
 
 // FuzzReadBatch ensures that no bytes make the decoder panic or take more than they say.
 func FuzzReadBatch(f *testing.F) {
-	f.Add(batch{seq: 1, writes: []write{{4096, stamp(1, 1)}}}.encode())
+	f.Add(batch{seq: 1, writes: []write{{off: 4096, data: stamp(1, 1)}}}.encode())
 	f.Add(batch{seq: 2}.encode())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		b, got, err := readBatch(bytes.NewReader(raw))

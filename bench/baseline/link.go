@@ -1,6 +1,7 @@
 package baseline
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -21,8 +22,29 @@ func (m *Mirror) runLink() {
 	}
 }
 
+// greet finds out whether there is a backup at the other end: it answers a beat.
+func (m *Mirror) greet(conn net.Conn) bool {
+	stop := context.AfterFunc(m.ctx, func() { conn.Close() })
+	defer stop()
+	m.seq++
+	conn.SetDeadline(time.Now().Add(3 * m.cfg.KeepAlive))
+	if _, err := conn.Write(batch{seq: m.seq}.encode()); err != nil {
+		return false
+	}
+	var answer [8]byte
+	if _, err := io.ReadFull(conn, answer[:]); err != nil {
+		return false
+	}
+	conn.SetDeadline(time.Time{})
+	return binary.LittleEndian.Uint64(answer[:]) == m.seq
+}
+
 // session mirrors over one connection until it breaks.
 func (m *Mirror) session(conn net.Conn) {
+	if !m.greet(conn) {
+		conn.Close()
+		return
+	}
 	m.mu.Lock()
 	m.up = true
 	m.stats.Resyncs++
@@ -64,7 +86,7 @@ func (m *Mirror) downLocked() {
 			m.dirty.set(c)
 		}
 	}
-	m.queue, m.flying, m.held = nil, nil, 0
+	m.queue, m.flying, m.held, m.copies = nil, nil, 0, 0
 	m.moved.Broadcast()
 }
 
@@ -141,10 +163,21 @@ func (m *Mirror) answered(seq uint64) bool {
 	}
 	for _, w := range m.flying[0].writes {
 		m.held -= int64(len(w.data))
+		if w.copied {
+			m.copies--
+		}
 	}
+	m.wholeLocked()
 	m.flying = m.flying[1:]
 	m.moved.Broadcast()
 	return true
+}
+
+// wholeLocked finds that the last copy of a resync has arrived.
+func (m *Mirror) wholeLocked() {
+	if m.pos == m.chunks && m.copies == 0 {
+		m.whole = true
+	}
 }
 
 // runChunks is the most that is copied at once.
@@ -159,6 +192,7 @@ func (m *Mirror) runResync() {
 		from := m.dirty.next(m.pos, m.chunks)
 		m.pos = from
 		if from == m.chunks {
+			m.wholeLocked()
 			m.moved.Broadcast()
 			return
 		}
@@ -187,7 +221,9 @@ func (m *Mirror) runResync() {
 			}
 			continue
 		}
-		m.pushLocked(write{from * Chunk, append([]byte(nil), p...)})
+		m.pushLocked(write{off: from * Chunk, data: append([]byte(nil), p...), copied: true})
+		m.whole = false
+		m.copies++
 		m.stats.Copied += end - from
 		m.pos = end
 	}

@@ -43,6 +43,8 @@ type Mirror struct {
 	flying []batch // sent and not acknowledged
 	held   int64   // bytes in queue and flying
 	seq    uint64
+	whole  bool  // the mirror is a prefix of the writes (B3)
+	copies int64 // of this link's resync that are not acknowledged
 	stats  Stats
 }
 
@@ -58,7 +60,7 @@ func Start(local Volume, cfg Config) *Mirror {
 		cfg.KeepAlive = 2 * time.Second
 	}
 	chunks := local.Size() / Chunk
-	m := &Mirror{local: local, cfg: cfg, chunks: chunks, busy: map[int64]struct{}{}, dirty: newBitmap(chunks)}
+	m := &Mirror{local: local, cfg: cfg, chunks: chunks, busy: map[int64]struct{}{}, dirty: newBitmap(chunks), whole: cfg.Equal}
 	m.moved.L = &m.mu
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if !cfg.Equal {
@@ -134,7 +136,7 @@ func (m *Mirror) interceptLocked(p []byte, first, end int64) {
 		}
 	}
 	if cloned > first {
-		m.pushLocked(write{first * Chunk, append([]byte(nil), p[:(cloned-first)*Chunk]...)})
+		m.pushLocked(write{off: first * Chunk, data: append([]byte(nil), p[:(cloned-first)*Chunk]...)})
 	}
 }
 
@@ -180,6 +182,13 @@ func (m *Mirror) Wait(ctx context.Context) error {
 		m.moved.Wait()
 	}
 	return nil
+}
+
+// Consistent says whether the mirror is a state that the source once had (B3). During a resync it is none.
+func (m *Mirror) Consistent() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.whole
 }
 
 // Lag is what the mirror lacks, in bytes: clones that wait, and chunks that are marked.

@@ -32,8 +32,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // write is one clone.
 type write struct {
-	off  int64
-	data []byte
+	off    int64
+	data   []byte
+	copied bool // by a resync; does not travel
 }
 
 // batch is what is committed at once.
@@ -93,7 +94,7 @@ func readBatch(r io.Reader) (b batch, raw []byte, err error) {
 		if int64(n) > int64(len(data)) {
 			return b, nil, errNoBatch
 		}
-		b.writes = append(b.writes, write{int64(binary.LittleEndian.Uint64(e)), data[:n]})
+		b.writes = append(b.writes, write{off: int64(binary.LittleEndian.Uint64(e)), data: data[:n]})
 		data = data[n:]
 	}
 	if len(data) > 0 {

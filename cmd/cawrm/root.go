@@ -96,6 +96,7 @@ func commands() []*cobra.Command {
 		newCheck(),
 		newDump(),
 		newWan(),
+		newBench(),
 		newVersion(),
 	}
 }
