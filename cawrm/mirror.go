@@ -62,9 +62,10 @@ type Mirror struct {
 	target Target
 	log    *slog.Logger
 
-	sent    atomic.Int64
-	traffic traffic
-	limiter limiter // runSend's
+	sent           atomic.Int64
+	traffic        traffic
+	limiter        limiter       // runSend's
+	commits, links atomic.Uint64 // acknowledged commits that moved sync_ptr; connections
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -345,6 +346,7 @@ func (m *Mirror) up(p aodi.Position) error {
 	}
 	m.mu.Lock()
 	m.connected, m.contacted, m.reason = true, true, ""
+	m.links.Add(1)
 	m.syncPtr, m.mark, m.markKnown = p, mark, true
 	m.flight, m.bytes, m.rate = m.flight[:0], 0, meter{}
 	m.mu.Unlock()

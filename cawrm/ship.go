@@ -310,6 +310,7 @@ func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
 				return progress, err
 			}
 			if progress = progress || moved; moved {
+				s.m.commits.Add(1)
 				s.m.moved()
 			}
 			s.m.rememberSometimes()

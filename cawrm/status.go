@@ -43,6 +43,8 @@ type Status struct {
 	PackSeconds float64 // processor time that making it smaller took
 	Limit       int64   // bytes a second at most, by the settings and the time of day; 0: none
 	Level       string  // of compression, of the last epoch: off, fast, default, better, best
+	Commits     uint64  // acknowledged since Start, each of one epoch or several
+	Links       uint64  // connections that the peer welcomed since Start
 	Jump        float64 // of a jump epoch that is being shipped: how much of the volume was gone over, 0 to 1; else 0
 
 	Flush        string    // of a mirror of a Source in flush mode: ok, blocked or degraded; else ""
@@ -60,6 +62,7 @@ func (m *Mirror) Status() Status {
 	t := &m.traffic
 	st.DataBytes, st.ZeroBytes, st.RepeatBytes = t.data.Load(), t.zeroes.Load(), t.repeats.Load()
 	st.PackSeconds, st.Level = time.Duration(t.cpu.Load()).Seconds(), wire.Level(t.level.Load()).String()
+	st.Commits, st.Links = m.commits.Load(), m.links.Load()
 	connected, mark, known := m.connected, m.mark, m.markKnown
 	st.Settings, st.Kept = m.settings, m.cfg.Kept
 	jump, since := m.jump, m.jumpSince

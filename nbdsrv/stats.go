@@ -17,6 +17,26 @@ type Stats struct {
 	InflightBytes                                 int64  // payload buffers held now
 }
 
+// Plus adds two servers up.
+func (s Stats) Plus(o Stats) Stats {
+	s.Connections += o.Connections
+	s.Accepted += o.Accepted
+	s.Refused += o.Refused
+	s.Dropped += o.Dropped
+	s.Stalled += o.Stalled
+	s.Reads += o.Reads
+	s.Writes += o.Writes
+	s.Flushes += o.Flushes
+	s.Trims += o.Trims
+	s.Zeroes += o.Zeroes
+	s.Others += o.Others
+	s.ReadBytes += o.ReadBytes
+	s.WrittenBytes += o.WrittenBytes
+	s.Errors += o.Errors
+	s.InflightBytes += o.InflightBytes
+	return s
+}
+
 // counts are the figures of one connection.
 type counts struct {
 	reads, writes, flushes, trims, zeroes, others atomic.Uint64

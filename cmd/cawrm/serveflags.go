@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -27,6 +28,10 @@ type daemonFlags struct {
 	tls     value.Choice
 	onEvent string
 	rpo     time.Duration
+
+	http      value.Addrs
+	objective time.Duration
+	traceDir  string
 }
 
 func (f *daemonFlags) add(flags *pflag.FlagSet) {
@@ -40,6 +45,9 @@ func (f *daemonFlags) add(flags *pflag.FlagSet) {
 	flags.Var(&f.tls, "tls", "with a certificate: clients must (require) or may (on) encrypt")
 	flags.StringVar(&f.onEvent, "on-event", "", "`command` of the shell that is run for each event: a link up or down, diverged, lag, ...")
 	flags.DurationVar(&f.rpo, "rpo", 0, "recovery point objective: a mirror that is further behind is an event (as 30s)")
+	flags.Var(&f.http, "http", "serve metrics for Prometheus at host:port; repeatable")
+	flags.DurationVar(&f.objective, "latency-objective", 0, "write the last seconds of execution down when a request takes longer (default: never)")
+	flags.StringVar(&f.traceDir, "trace-dir", filepath.Join(os.TempDir(), "cawrm-traces"), "where they are written, a `dir`")
 	flags.Var(&f.control.SocketAddr, "control", "control socket (default: $CAWRM_CONTROL, else /run/cawrm/control.sock for root, $XDG_RUNTIME_DIR/cawrm/control.sock for a user)")
 }
 
@@ -52,6 +60,8 @@ func (f *daemonFlags) check() error {
 		return usagef("--tls and --tls-ca need --tls-cert and --tls-key")
 	case f.rpo < 0:
 		return usagef("--rpo %v: a time is not negative", f.rpo)
+	case f.objective < 0:
+		return usagef("--latency-objective cannot be negative")
 	}
 	return nil
 }
@@ -125,6 +135,7 @@ func (g *given) load() (daemon.Config, error) {
 	cfg.NBD, cfg.Peer, cfg.Control = f.nbd, f.peer, f.control.Addr
 	cfg.TLS = daemon.TLS{Cert: f.cert, Key: f.key, CA: f.ca, Optional: f.tls.Value == "on"}
 	cfg.OnEvent, cfg.RPO = f.onEvent, f.rpo
+	cfg.HTTP, cfg.Objective, cfg.TraceDir, cfg.Version = f.http, f.objective, f.traceDir, build()
 	cfg.Decode = decodeVolume
 	if f.config != "" {
 		cfg.File = f.config

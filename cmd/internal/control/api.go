@@ -109,6 +109,8 @@ type Mirror struct {
 	ETASeconds float64 `json:"eta_seconds"` // until the lag is gone at that rate; 0 when it is, -1 when nobody can tell
 	SentBytes  int64   `json:"sent_bytes"`  // put on the wire since the daemon's start
 	DataBytes  int64   `json:"data_bytes"`  // of chunks that were shipped with that, before anything was done to them
+	Commits    uint64  `json:"commits"`     // acknowledged since then, each of one epoch or several
+	Links      uint64  `json:"links"`       // connections since then
 	LastError  string  `json:"last_error"`  // why the link was down last, kept when it is back; "" when it never was
 
 	Settings string `json:"settings"` // KEY=VALUE ..., what differs from the defaults

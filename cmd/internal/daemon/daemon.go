@@ -11,7 +11,10 @@ import (
 
 	"cawrm/cawrm"
 	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/flight"
+	"cawrm/cmd/internal/metric"
 	"cawrm/cmd/internal/value"
+	"cawrm/cmd/internal/web"
 	"cawrm/nbdsrv"
 )
 
@@ -30,7 +33,13 @@ type Config struct {
 	TLS     TLS           // of NBD over TCP
 	OnEvent string        // command that is told of events
 	RPO     time.Duration // lag that is an event; 0: none is
+	HTTP    []value.Addr  // metrics; may be empty
 	Logger  *slog.Logger
+
+	Version string // of the program, for the metrics
+	// Objective is how long a request may take before the last seconds are written down in TraceDir; 0: any time.
+	Objective time.Duration
+	TraceDir  string
 
 	// File is the configuration that the volumes came from; "" when a command line named the only one. Then a volume that
 	// cannot be opened ends the daemon, else it is told and the others are served.
@@ -51,8 +60,10 @@ type daemon struct {
 	plain   *nbdsrv.Server // unix sockets, and TCP without TLS
 	crypted *nbdsrv.Server // TCP with TLS; nil without
 	control *control.Server
-	failed  chan error     // a listener failed for good
-	serving sync.WaitGroup // of runServe
+	web     *web.Server      // nil without Config.HTTP
+	flight  *flight.Recorder // nil without Config.Objective
+	failed  chan error       // a listener failed for good
+	serving sync.WaitGroup   // of runServe
 
 	// change is held while the daemon is changed, one change at a time. It comes before mu.
 	change sync.Mutex
@@ -125,7 +136,27 @@ func (d *daemon) prepare() error {
 	d.control.Handle("snapshot", control.Command(d.changeSnapshot))
 	d.control.Handle("volume", control.Command(d.changeVolume))
 	d.control.Handle("reload", control.Command(d.reloadNow))
+	if err := d.prepareWatching(); err != nil {
+		return err
+	}
 	return d.openAll()
+}
+
+// prepareWatching makes what looks at the daemon.
+func (d *daemon) prepareWatching() (err error) {
+	cfg := web.Config{Logger: d.log, Metrics: metric.Handler(metric.Sources{
+		Status: d.status, NBD: d.nbdStats, Requests: d.requests, Version: d.cfg.Version,
+	})}
+	if d.cfg.Objective > 0 {
+		if d.flight, err = flight.Start(d.cfg.TraceDir, d.log); err != nil {
+			return err
+		}
+		cfg.Flight = d.flight.WriteTo
+	}
+	if len(d.sockets.http) > 0 {
+		d.web = web.New(cfg)
+	}
+	return nil
 }
 
 // openAll opens the volumes beside each other: each may have a log to read.
@@ -163,6 +194,9 @@ func (d *daemon) serve() {
 	}
 	for _, l := range d.sockets.peer {
 		d.start("peer", l.Listener, d.peer.Serve)
+	}
+	for _, l := range d.sockets.http {
+		d.start("http", l.Listener, d.web.Serve)
 	}
 	for _, v := range d.volumes() {
 		if v.err == nil {
@@ -216,6 +250,7 @@ func (d *daemon) stop() error {
 	if err := d.control.Close(); err != nil {
 		d.log.Warn("control socket", "error", err)
 	}
+	d.closeWatching()
 	d.serving.Wait()
 	return d.closeVolumes()
 }
@@ -248,6 +283,17 @@ func (d *daemon) closeMirrors() {
 	}
 }
 
+func (d *daemon) closeWatching() {
+	if d.web != nil {
+		if err := d.web.Close(); err != nil {
+			d.log.Warn("http", "error", err)
+		}
+	}
+	if d.flight != nil {
+		d.flight.Close()
+	}
+}
+
 // closeVolumes closes them beside each other: each writes a checkpoint.
 func (d *daemon) closeVolumes() error {
 	errs := make([]error, len(d.list))
@@ -262,6 +308,7 @@ func (d *daemon) closeVolumes() error {
 // abandon closes what a start that failed has opened.
 func (d *daemon) abandon() {
 	d.closeMirrors()
+	d.closeWatching()
 	if d.sockets != nil {
 		d.sockets.close()
 	}

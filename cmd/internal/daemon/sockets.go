@@ -18,6 +18,7 @@ type sockets struct {
 	control net.Listener
 	nbd     []listener
 	peer    []listener
+	http    []listener
 }
 
 // listener remembers what was asked for, so that a reload finds it again.
@@ -28,13 +29,13 @@ type listener struct {
 }
 
 // bind opens all addresses or none. Sockets that systemd holds come first, by the FileDescriptorName= of their units: nbd,
-// peer, control.
+// peer, http, control.
 func bind(cfg Config) (*sockets, error) {
 	given, err := activation.ListenersWithNames()
 	if err != nil {
 		return nil, fmt.Errorf("sockets from systemd: %w", err)
 	}
-	s := &sockets{nbd: inherit(given["nbd"]), peer: inherit(given["peer"])}
+	s := &sockets{nbd: inherit(given["nbd"]), peer: inherit(given["peer"]), http: inherit(given["http"])}
 	if ctl := given["control"]; len(ctl) > 0 {
 		s.control = ctl[0]
 	} else {
@@ -45,6 +46,9 @@ func bind(cfg Config) (*sockets, error) {
 	}
 	if err == nil {
 		err = bindAll("peer", cfg.Peer, &s.peer)
+	}
+	if err == nil {
+		err = bindAll("http", cfg.HTTP, &s.http)
 	}
 	if err != nil {
 		s.close()
@@ -137,7 +141,7 @@ func (s *sockets) close() {
 	if s.control != nil {
 		s.control.Close()
 	}
-	for _, l := range slices.Concat(s.nbd, s.peer) {
+	for _, l := range slices.Concat(s.nbd, s.peer, s.http) {
 		l.Close()
 	}
 }

@@ -113,6 +113,8 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		RateBPS:    st.RateBps,
 		ETASeconds: st.ETASeconds,
 		SentBytes:  st.SentBytes,
+		Commits:    st.Commits,
+		Links:      st.Links,
 		LastError:  st.LastError,
 
 		Settings: st.Settings.String(),

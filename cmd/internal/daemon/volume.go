@@ -12,6 +12,7 @@ import (
 	"cawrm/aodi"
 	"cawrm/cawrm"
 	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/metric"
 	"cawrm/cmd/internal/value"
 	"cawrm/nbdsrv"
 	recovery "cawrm/recover"
@@ -33,6 +34,8 @@ type served struct {
 
 	cfg    VolumeConfig  // Mirrors change with daemon.change held, all else stays
 	source *cawrm.Source // its mirrors; nil with VolumeConfig.Rescue
+
+	took metric.Requests
 }
 
 // openVolume opens a volume. Errors say what to do.
@@ -99,7 +102,7 @@ func (d *daemon) show(v *served) error {
 		return err
 	}
 	for _, s := range d.nbdServers() {
-		if err := s.AddExport(v.export()); err != nil {
+		if err := s.AddExport(d.measure(v.export(), &v.took)); err != nil {
 			return err
 		}
 	}

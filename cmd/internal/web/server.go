@@ -1,0 +1,150 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Bounds of what clients can make the server hold.
+const (
+	maxHeader  = 16 << 10
+	headTime   = 10 * time.Second
+	answerTime = 2 * time.Minute // a profile takes 30 s
+	idleTime   = time.Minute
+	maxClients = 64
+)
+
+// Config is what the server shows.
+type Config struct {
+	Metrics http.Handler
+	Flight  func(io.Writer) (int64, error) // nil: nothing is recorded
+	Logger  *slog.Logger
+}
+
+// Server serves --http. It is started by Serve and ended by Close.
+type Server struct {
+	http *http.Server
+	cfg  Config
+}
+
+// New makes a server.
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", cfg.Metrics)
+	debug := http.NewServeMux()
+	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
+	debug.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	debug.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	debug.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	debug.HandleFunc("GET /debug/flight", s.flight)
+	mux.Handle("/debug/", localOnly(debug))
+	s.http = &http.Server{
+		Handler: mux, ReadHeaderTimeout: headTime, ReadTimeout: headTime, WriteTimeout: answerTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Serve answers on l until Close, which closes l; it returns nil then.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(&bounded{Listener: l, slots: make(chan struct{}, maxClients), closed: make(chan struct{})}); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Close stops listening and ends what is under way after a moment.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		return s.http.Close()
+	}
+	return nil
+}
+
+func (s *Server) flight(w http.ResponseWriter, _ *http.Request) {
+	if s.cfg.Flight == nil {
+		http.Error(w, "nothing is recorded; start serve with --latency-objective", http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", `attachment; filename="cawrm.trace"`)
+	if _, err := s.cfg.Flight(w); err != nil {
+		s.cfg.Logger.Debug("http: flight recorder", "error", err)
+	}
+}
+
+// localOnly lets in who comes from this machine, by an address of this machine: a page of somewhere else that a browser here was
+// lured to, and whose name was made to point here, says its own name.
+func localOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !loopback(r.RemoteAddr) || !loopback(r.Host) {
+			http.Error(w, "this is shown on the loopback only", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func loopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = hostport
+	}
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
+}
+
+// bounded accepts so many connections at a time; others wait in the kernel.
+type bounded struct {
+	net.Listener
+	slots  chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+// Close also lets an Accept go that waits for a slot.
+func (b *bounded) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	return b.Listener.Close()
+}
+
+// Accept waits for a slot before a connection.
+func (b *bounded) Accept() (net.Conn, error) {
+	select {
+	case b.slots <- struct{}{}:
+	case <-b.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := b.Listener.Accept()
+	if err != nil {
+		<-b.slots
+		return nil, err
+	}
+	return &slotConn{Conn: c, slots: b.slots}, nil
+}
+
+type slotConn struct {
+	net.Conn
+	slots chan struct{}
+}
+
+// Close is called once by net/http for each connection, and may be once more by its Close.
+func (c *slotConn) Close() error {
+	err := c.Conn.Close()
+	if err == nil {
+		<-c.slots // a second Close fails
+	}
+	return err
+}
