@@ -10,7 +10,8 @@
 # make clean
 
 GO      ?= go
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 # How often the crash test kills the daemons; 200 by hand.
 CAWRM_KILL_CYCLES ?= 15
@@ -27,7 +28,7 @@ HOURS ?= 1
 .PHONY: build test setup check-format vet unit simulate whole sim sim-mutants demo bench-nbd soak fuzz clean
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/cawrm ./cmd/cawrm
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/cawrm ./cmd/cawrm
 
 test: setup check-format vet build unit simulate whole
 

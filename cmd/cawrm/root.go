@@ -75,7 +75,8 @@ mirrors of it at other sites: each is at every moment a consistent earlier state
 	}
 	root.AddCommand(commands()...)
 	root.SetHelpCommand(newHelp())
-	root.CompletionOptions.HiddenDefaultCmd = true
+	completeNames(root)
+	root.CompletionOptions.DisableDefaultCmd = true // completion.go has it
 	return root, began
 }
 
@@ -97,6 +98,9 @@ func commands() []*cobra.Command {
 		newDump(),
 		newWan(),
 		newBench(),
+		newDoctor(),
+		newCompletion(),
+		newManual(),
 		newVersion(),
 	}
 }

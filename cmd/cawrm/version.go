@@ -1,7 +1,7 @@
 package main
 
 import (
-	"cmp"
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -9,39 +9,77 @@ import (
 	"github.com/spf13/cobra"
 
 	"cawrm/aodi/format"
+	"cawrm/cawrm/wire"
 )
 
-// version is set by the build: -ldflags "-X main.version=1.2.3". Else the commit that the go command noted stands for it.
-var version = ""
+// version and commit are set by the build: -ldflags "-X main.version=1.2.3 -X main.commit=...". Else what the go command noted
+// stands for them.
+var version, commit = "", ""
+
+// versions is what version --json prints.
+type versions struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit"`
+	Format  int    `json:"container_format"`
+	Wire    int    `json:"wire_protocol"`
+	Go      string `json:"go"`
+	System  string `json:"system"`
+}
 
 func newVersion() *cobra.Command {
-	return &cobra.Command{
+	asJSON := false
+	c := &cobra.Command{
 		Use:     "version",
-		Short:   "Print version and container format",
-		Example: "  cawrm version",
+		Short:   "Print version, commit, container format and wire protocol",
+		Example: "  cawrm version\n  cawrm version --json",
 		Args:    maxArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "cawrm %s (container format %d, %s %s/%s)\n",
-				build(), format.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			v := versions{Format: int(format.Version), Wire: int(wire.Version), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
+			v.Version, v.Commit = buildInfo()
+			if asJSON {
+				enc := json.NewEncoder(c.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(v)
+			}
+			_, err := fmt.Fprintf(c.OutOrStdout(), "cawrm %s, commit %s (container format %d, wire protocol %d, %s %s)\n",
+				v.Version, v.Commit, v.Format, v.Wire, v.Go, v.System)
 			return err
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
 }
 
-// build says what was built.
+// build says in one word what was built.
 func build() string {
-	info, ok := debug.ReadBuildInfo()
-	if version != "" || !ok {
-		return cmp.Or(version, "unknown")
+	v, c := buildInfo()
+	if v == "unreleased" {
+		return c
 	}
-	hash, modified := "of an unknown commit", ""
+	return v
+}
+
+// buildInfo says what was built.
+func buildInfo() (v, c string) {
+	v, c = version, commit
+	if v == "" {
+		v = "unreleased"
+	}
+	if c != "" {
+		return v, c
+	}
+	c = "unknown"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v, c
+	}
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision" && len(s.Value) >= 12:
-			hash = "of commit " + s.Value[:12]
+			c = s.Value[:12]
 		case s.Key == "vcs.modified" && s.Value == "true":
-			modified = " with changes"
+			c += " with changes"
 		}
 	}
-	return hash + modified
+	return v, c
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
-	"cawrm/cmd/internal/config"
 	"cawrm/cmd/internal/control"
 )
 
@@ -155,15 +154,4 @@ func orNone(file string) string {
 		return "certificates; there is no configuration file"
 	}
 	return file
-}
-
-// exampleConfig is made of the flags, so it has every key.
-func exampleConfig() string {
-	var f daemonFlags
-	top := pflag.NewFlagSet("serve", pflag.ContinueOnError)
-	f.add(top)
-	var v volumeFlags
-	volume := pflag.NewFlagSet("volume", pflag.ContinueOnError)
-	v.add(volume)
-	return config.Example(top, volume)
 }
