@@ -25,7 +25,7 @@ ARGS ?=
 # Of soak; may be fractional.
 HOURS ?= 1
 
-.PHONY: build test setup check-format vet unit simulate whole sim sim-mutants demo bench-nbd soak fuzz clean
+.PHONY: build test setup check-format vet unit simulate whole sim sim-mutants demo bench-nbd bench-snapshots soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/cawrm ./cmd/cawrm
@@ -87,3 +87,6 @@ fuzz:
 
 clean:
 	rm -rf bin tmp
+
+bench-snapshots: ## what snapshots cost a writer
+	$(GO) run ./bench/snapshots $(ARGS)
