@@ -60,7 +60,7 @@ func (v *Volume) mapRangeLocked(h *head, lba, end uint64, kind format.Kind, step
 	for lba < end && steps > 0 {
 		index := lba / format.RefsPerPage
 		if to == format.Unmapped {
-			if index, _, err = h.tree.next(index, (end+format.RefsPerPage-1)/format.RefsPerPage); err != nil {
+			if index, err = v.nextLeafToDiscard(h, lba, end); err != nil {
 				return
 			}
 			if lba = max(lba, index*format.RefsPerPage); lba >= end {
@@ -97,6 +97,12 @@ func (v *Volume) setLeafLocked(h *head, lba, stop uint64, to ref, first, last *u
 		r := format.Unmapped
 		if old != nil {
 			r = refAt(old, slot)
+		}
+		to := to
+		if to == format.Unmapped && v.base != nil {
+			if to, err = v.holeOver(lba); err != nil {
+				return changed, err
+			}
 		}
 		if r == to {
 			continue

@@ -22,6 +22,7 @@ type Options struct {
 	CheckpointInterval time.Duration    // and after so long, if anything is new; 0: 30 s
 	MapMemory          int64            // bytes of map pages in memory before writers wait for a checkpoint; 0: 128 MiB
 	Now                func() time.Time // nil: time.Now
+	Base               *View            // what a clone is made of; Close closes it
 }
 
 func (o Options) withDefaults() Options {
@@ -106,7 +107,7 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 	m := &c.Meta
 	v := &Volume{d: d, geo: c.Geo, super: c.Super, tag: c.Tag(), opt: opt, log: opt.Logger, now: opt.Now, opened: opt.Now(),
-		role: RolePrimary, incarnation: m.Incarnation, capacity: m.Capacity,
+		role: RolePrimary, base: opt.Base, incarnation: m.Incarnation, capacity: m.Capacity,
 		arena: &arena{gen: 1}, pages: newPageReader(d, c.Geo), shownSegment: noSegment,
 		hasIdentity: m.Flags&format.FlagNoIdentity == 0, volume: m.Volume,
 		catalogRef: m.Catalog, catalogLen: m.CatalogLen,
@@ -136,6 +137,9 @@ func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 func (v *Volume) recover(c *recovery.Container) (recovery.Rolled, error) {
 	var none recovery.Rolled
 	if err := v.loadCatalog(); err != nil {
+		return none, err
+	}
+	if err := v.checkBase(); err != nil {
 		return none, err
 	}
 	v.loadSnapshots()

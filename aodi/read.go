@@ -100,6 +100,17 @@ func (v *Volume) readChunksOnce(at *snapshot, lba uint64, p []byte, wait bool) e
 		return err
 	}
 	for i := 0; i < n; {
+		if refs[i] == inBase {
+			run := 1
+			for i+run < n && refs[i+run] == inBase {
+				run++
+			}
+			if err := v.base.read(p[i*chunkSize:(i+run)*chunkSize], int64(lba+uint64(i))*chunkSize, wait); err != nil {
+				return err
+			}
+			i += run
+			continue
+		}
 		if !refs[i].HasData() {
 			i++ // resident, hole or zero: lookUp has filled it in
 			continue
@@ -135,7 +146,9 @@ func (v *Volume) lookUp(of *snapshot, lba uint64, p []byte, refs []ref, wait boo
 			r = refAt(leaf, at%format.RefsPerPage)
 		}
 		to := p[i*chunkSize : (i+1)*chunkSize]
-		if !r.HasData() {
+		if r == format.Unmapped && v.base != nil {
+			r = inBase
+		} else if !r.HasData() {
 			clear(to)
 			r = format.Unmapped
 		} else if b := v.residentLocked(r.Phys()); b != nil {
@@ -212,6 +225,9 @@ func (v *Volume) readChunk(lba uint64, r ref, p []byte) error {
 			err = errChanged
 		}
 		return err
+	case r == format.Unmapped && v.base != nil:
+		v.mapMu.RUnlock()
+		return v.base.read(p, int64(lba)*chunkSize, true)
 	case !r.HasData():
 		clear(p)
 	case b != nil:
@@ -247,6 +263,11 @@ func (v *Volume) extents(at *snapshot, off, n int64, fn func(n int64, flags uint
 		if err != nil {
 			return err
 		}
+		if f == extentInBase {
+			if stop, f, err = v.base.firstExtent(off, stop); err != nil {
+				return err
+			}
+		}
 		if run > 0 && f != flags {
 			if !fn(run, flags) {
 				return nil
@@ -272,20 +293,25 @@ func (v *Volume) extent(of *snapshot, off, end int64) (stop int64, flags uint32,
 		return 0, 0, err
 	}
 	if at > index {
-		return min(end, int64(at*format.RefsPerPage)*chunkSize), ExtentHole | ExtentZero, nil
+		return min(end, int64(at*format.RefsPerPage)*chunkSize), v.extentFlags(format.Unmapped), nil
 	}
-	flags = extentFlags(refAt(leaf, lba%format.RefsPerPage))
+	flags = v.extentFlags(refAt(leaf, lba%format.RefsPerPage))
 	for lba++; lba < last && lba%format.RefsPerPage != 0; lba++ {
-		if extentFlags(refAt(leaf, lba%format.RefsPerPage)) != flags {
+		if v.extentFlags(refAt(leaf, lba%format.RefsPerPage)) != flags {
 			break
 		}
 	}
 	return min(end, int64(lba)*chunkSize), flags, nil
 }
 
-func extentFlags(r ref) uint32 {
+// extentInBase stands for what the base tells.
+const extentInBase = 1 << 31
+
+func (v *Volume) extentFlags(r ref) uint32 {
 	switch {
-	case r == format.Unmapped:
+	case r == format.Unmapped && v.base != nil:
+		return extentInBase
+	case r == format.Unmapped, r == format.HoleRef:
 		return ExtentHole | ExtentZero
 	case !r.HasData():
 		return ExtentZero

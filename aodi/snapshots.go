@@ -140,6 +140,8 @@ func (v *Volume) DeleteSnapshot(name string) error {
 	switch {
 	case s == nil:
 		err = ErrNoSnapshot
+	case v.cloneOfLocked(name) != "":
+		err = fmt.Errorf("%w: clone %s is made of it", ErrSnapshotInUse, v.cloneOfLocked(name))
 	case s.users > 0:
 		err = ErrSnapshotInUse
 	default:
@@ -172,7 +174,8 @@ func (v *Volume) pushSnapshotLocked(s *snapshot) {
 
 // catalogLocked is the catalog as a checkpoint writes it.
 func (v *Volume) catalogLocked() format.Catalog {
-	c := format.Catalog{Lineage: slices.Clone(v.catalog.Lineage), Mirrors: slices.Clone(v.catalog.Mirrors)}
+	c := format.Catalog{Lineage: slices.Clone(v.catalog.Lineage), Mirrors: slices.Clone(v.catalog.Mirrors),
+		Clones: slices.Clone(v.catalog.Clones), Base: v.catalog.Base}
 	c.Snapshots = make([]format.Snapshot, 0, len(v.snaps)+1)
 	for _, s := range v.snaps {
 		c.Snapshots = append(c.Snapshots, s.entry())

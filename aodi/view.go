@@ -31,6 +31,18 @@ func (w *View) Close() {
 	w.snap.users--
 }
 
+func (w *View) read(p []byte, off int64, wait bool) error { return w.v.read(w.snap, p, off, wait) }
+
+// firstExtent is the first of the extents of a range.
+func (w *View) firstExtent(off, end int64) (stop int64, flags uint32, err error) {
+	stop = end
+	err = w.v.extents(w.snap, off, end-off, func(n int64, f uint32) bool {
+		stop, flags = off+n, f
+		return false
+	})
+	return stop, flags, err
+}
+
 // Info tells which snapshot it is.
 func (w *View) Info() SnapshotInfo {
 	w.v.mapMu.RLock()
@@ -42,10 +54,10 @@ func (w *View) Info() SnapshotInfo {
 func (w *View) Size() int64 { return w.snap.size }
 
 // ReadAt is Volume.ReadAt on the snapshot.
-func (w *View) ReadAt(p []byte, off int64) error { return w.v.read(w.snap, p, off, true) }
+func (w *View) ReadAt(p []byte, off int64) error { return w.read(p, off, true) }
 
 // TryReadAt is Volume.TryReadAt on the snapshot.
-func (w *View) TryReadAt(p []byte, off int64) error { return w.v.read(w.snap, p, off, false) }
+func (w *View) TryReadAt(p []byte, off int64) error { return w.read(p, off, false) }
 
 // Extents is Volume.Extents on the snapshot.
 func (w *View) Extents(off, n int64, fn func(n int64, flags uint32) bool) error {

@@ -11,6 +11,7 @@
 //	map     radix tree of pages, in memory when newer than the checkpoint (tree.go, pages.go) -> Checkpoint (checkpoint.go)
 //	space   dead segment -> freed by a checkpoint (freeze.go) -> used again, or punched when the volume rests (reclaim.go)
 //	snapshot a checkpoint's root is kept (snapshots.go), read (view.go), and deleted leaf by leaf (reap.go)
+//	clone    a volume of its own over a snapshot of another one (clone.go)
 //	open    newest checkpoint + roll-forward (package recover) applied by the code of live writes (open.go)
 //
 // # Positions
@@ -113,6 +114,7 @@ type Volume struct {
 	main         *head       // the forward map
 	coming       *coming     // of a mirror: the jump epoch that is under way, or nil
 	snaps        []*snapshot // oldest first
+	base         *View       // of a clone: where the chunks are that it does not have; fixed
 	segs         segmentTable
 	resident     []*batch // batches in memory, oldest first
 	shownSegment uint32   // the segment of the newest records in the map
@@ -264,6 +266,9 @@ func (v *Volume) close() error {
 	v.mu.Unlock()
 	v.wg.Wait()
 	v.release()
+	if v.base != nil {
+		v.base.Close()
+	}
 	if f := v.failed.Load(); f != nil && err == nil {
 		err = *f
 	}
@@ -290,14 +295,19 @@ type Info struct {
 	HasIdentity       bool // false only for an empty mirror that no source has reached yet
 	Size              int64
 	Lineage           []format.Lineage
+	Base              string // of a clone: the snapshot that it is made of
 }
 
 // Info returns who the volume is.
 func (v *Volume) Info() Info {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
-	return Info{Container: v.super.Container, Volume: v.volume, Role: v.role, HasIdentity: v.hasIdentity,
+	i := Info{Container: v.super.Container, Volume: v.volume, Role: v.role, HasIdentity: v.hasIdentity,
 		Size: v.Size(), Lineage: append([]format.Lineage(nil), v.catalog.Lineage...)}
+	if v.base != nil {
+		i.Base = v.base.name
+	}
+	return i
 }
 
 // Status is what a person wants to know of a volume.

@@ -146,7 +146,7 @@ func (k *checker) mapLeaf(index uint64, pages [][]byte) {
 					k.rep.bad(8, "logical chunk %d is mapped, the volume ends at %d", lba, k.limit)
 				}
 			}
-			if r != format.ZeroRef {
+			if r != format.ZeroRef && r != format.HoleRef {
 				k.claim(r, dataClaim(lba, r))
 			}
 		}

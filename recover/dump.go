@@ -183,6 +183,8 @@ func (p *dumper) ref(r format.Ref) string {
 		return "none"
 	case r == format.ZeroRef:
 		return "zeroes"
+	case r == format.HoleRef:
+		return "a hole over what the base has"
 	case !r.HasData():
 		return fmt.Sprintf("%#x, which leads nowhere", uint64(r))
 	}
@@ -202,6 +204,12 @@ func (p *dumper) catalog() {
 	}
 	for _, m := range cat.Mirrors {
 		p.row("  mirror", m.ID, "sync_ptr "+position(m.SyncPtr), m.URL)
+	}
+	if b := cat.Base; b != nil {
+		p.row("  clone of", fmt.Sprintf("%q", b.Snapshot), "position "+position(b.Position), "in container "+b.Container.String(), b.Path)
+	}
+	for _, c := range cat.Clones {
+		p.row("  clone", fmt.Sprintf("%q", c.Name), fmt.Sprintf("of %q", c.Snapshot), c.Path)
 	}
 	for _, s := range cat.Snapshots {
 		p.row("  snapshot", fmt.Sprintf("%q", s.Name), "position "+position(s.Position), size(s.Size), when(s.Time), "root "+p.ref(s.Root), map[bool]string{true: "being deleted"}[s.Flags&format.FlagDeleting != 0])

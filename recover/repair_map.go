@@ -119,6 +119,9 @@ func (m *mender) rebuild() error {
 
 // history makes the gaps anew from the checkpoint before and the log behind it, else from the whole log.
 func (m *mender) history() error {
+	if m.catalog.Base != nil {
+		return errors.New("it is a clone, and the log does not tell what is its base's")
+	}
 	if len(m.catalog.Snapshots) > 0 {
 		return errors.New("there are snapshots, whose maps the log does not hold")
 	}

@@ -43,11 +43,28 @@ const (
 // SnapshotBytes is the size of a snapshot in the catalog, but for its name.
 const SnapshotBytes = 92
 
+// Clone is a volume in a container of its own that was made of a snapshot.
+type Clone struct {
+	Snapshot string
+	Name     string
+	Path     string
+}
+
+// Base is what a clone is made of: chunks that it does not have are there.
+type Base struct {
+	Container UUID
+	Position  Position // of the snapshot
+	Snapshot  string
+	Path      string // of the container when the clone was made
+}
+
 // Catalog holds what a checkpoint has any number of.
 type Catalog struct {
 	Lineage   []Lineage
 	Mirrors   []Mirror
 	Snapshots []Snapshot
+	Clones    []Clone
+	Base      *Base // nil: no clone
 }
 
 const (
@@ -55,6 +72,8 @@ const (
 	itemLineage  = 1
 	itemMirror   = 2
 	itemSnapshot = 3
+	itemClone    = 4
+	itemBase     = 5
 
 	idLength = 1<<15 - 1
 	idKept   = 1 << 15 // beside the length of a mirror's id
@@ -105,6 +124,14 @@ func (c *Catalog) Encode(b []byte) ([]byte, error) {
 			return append(b, s.Name...)
 		})
 	}
+	for _, c := range c.Clones {
+		item(itemClone, func(b []byte) []byte { return append(putString(putString(b, c.Snapshot), c.Name), c.Path...) })
+	}
+	if s := c.Base; s != nil {
+		item(itemBase, func(b []byte) []byte {
+			return append(putString(le.AppendUint64(append(b, s.Container[:]...), uint64(s.Position)), s.Snapshot), s.Path...)
+		})
+	}
 	if err == nil && len(b)-start > MaxCatalog {
 		err = fmt.Errorf("catalog of %d bytes is too large (at most %d)", len(b)-start, MaxCatalog)
 	}
@@ -153,8 +180,38 @@ func (c *Catalog) decodeItem(kind uint16, p []byte) bool {
 			Height: le.Uint32(p[16:]), Flags: le.Uint32(p[20:]), Size: int64(le.Uint64(p[24:])), Time: int64(le.Uint64(p[32:])),
 			Mapped: le.Uint64(p[40:]), Gone: le.Uint64(p[48:]), Logged: le.Uint64(p[56:]),
 			Log: LogPlace{le.Uint32(p[64:]), le.Uint32(p[68:]), le.Uint32(p[72:]), le.Uint32(p[76:]), le.Uint64(p[80:])}})
+	case itemClone:
+		var n Clone
+		var ok bool
+		if n.Snapshot, p, ok = getString(p); !ok {
+			return false
+		}
+		if n.Name, p, ok = getString(p); !ok {
+			return false
+		}
+		n.Path = string(p)
+		c.Clones = append(c.Clones, n)
+	case itemBase:
+		if len(p) < 24 || c.Base != nil {
+			return false
+		}
+		name, rest, ok := getString(p[24:])
+		c.Base = &Base{UUID(p[:16]), Position(le.Uint64(p[16:])), name, string(rest)}
+		return ok
 	default:
 		return false
 	}
 	return true
+}
+
+// putString appends a string with its length.
+func putString(b []byte, s string) []byte { return append(le.AppendUint16(b, uint16(len(s))), s...) }
+
+// getString takes a string with its length off the front.
+func getString(b []byte) (s string, rest []byte, ok bool) {
+	if len(b) < 2 || len(b)-2 < int(le.Uint16(b)) {
+		return "", nil, false
+	}
+	n := 2 + int(le.Uint16(b))
+	return string(b[2:n]), b[n:], true
 }

@@ -54,6 +54,8 @@
 //	| u16  | u16   |               |      2 mirror: sync_ptr 8, id length 2 (bit 15: kept), id, url
 //	+------+-------+- - - - - - - -+      3 snapshot: position 8, root 8, height 4, flags 4, size 8, time 8, mapped 8, gone 8,
 //	                                        logged 8, log: segment 4, chunk 4, next 4, prev crc 4, seq 8; name
+//	                                      4 clone: snapshot's length 2, snapshot, name's length 2, name, path
+//	                                      5 base: container 16, position 8, snapshot's length 2, snapshot, path
 //
 // # Segment (segment.go)
 //

@@ -16,6 +16,8 @@ const (
 	Unmapped Ref = 0
 	// ZeroRef is the reference of a chunk that reads as zeroes though it is not a hole.
 	ZeroRef Ref = 1
+	// HoleRef is the reference of a chunk that was discarded in a clone, whose base holds something there.
+	HoleRef Ref = 2
 
 	// RefsPerPage is the fan-out of the forward map and of inner pages.
 	RefsPerPage = ChunkSize / 8

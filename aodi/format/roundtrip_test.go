@@ -66,6 +66,13 @@ func TestCatalogRoundTrip(t *testing.T) {
 				Flags: draw32(t, "flags"), Mapped: draw64(t, "mapped"), Gone: draw64(t, "gone"), Logged: draw64(t, "logged"),
 				Log: format.LogPlace{Segment: draw32(t, "segment"), Chunk: draw32(t, "chunk"), Next: draw32(t, "next"), PrevCRC: draw32(t, "crc"), Seq: draw64(t, "seq")}})
 		}
+		for range rapid.IntRange(0, 3).Draw(t, "clones") {
+			want.Clones = append(want.Clones, format.Clone{Snapshot: rapid.String().Draw(t, "of"), Name: rapid.String().Draw(t, "clone"), Path: rapid.String().Draw(t, "path")})
+		}
+		if rapid.Bool().Draw(t, "is a clone") {
+			want.Base = &format.Base{Container: drawUUID(t, "container"), Position: format.Position(draw64(t, "base")),
+				Snapshot: rapid.String().Draw(t, "snapshot"), Path: rapid.String().Draw(t, "path")}
+		}
 		b, err := want.Encode([]byte("before"))
 		if err != nil || string(b[:6]) != "before" {
 			t.Fatalf("%q, %v", b, err)

@@ -46,6 +46,8 @@ func structures() []structure {
 		Mirrors: []format.Mirror{{ID: "b", URL: "cawrm://b:7788/vol", SyncPtr: 4711}, {ID: "", URL: "", SyncPtr: 1}},
 		Snapshots: []format.Snapshot{{Name: "monday", Position: 99, Root: 0xd1d2d30000009abc, Height: 2, Flags: format.FlagDeleting,
 			Size: 1 << 30, Time: 1700000000000000003, Mapped: 0x91, Gone: 0x92, Logged: 0x93, Log: format.LogPlace{Segment: 0x94, Chunk: 0x95, Next: 0x96, PrevCRC: 0x97, Seq: 0x98}}},
+		Clones: []format.Clone{{Snapshot: "monday", Name: "test", Path: "/srv/test.img"}},
+		Base:   &format.Base{Container: uuid(0x70), Position: 98, Snapshot: "sunday", Path: "/srv/disk.img"},
 	}
 	batch := format.BatchHeader{Kind: format.BatchLog, Flags: format.FlagCommit | format.FlagRestart, Tag: 0x0102030405060708, Seq: 77,
 		First: 1000, End: 1005, Time: 1700000000000000004, Logged: 12345, Incarnation: 9, PrevCRC: 0xdeadbeef, Next: 17, Data: 2,
