@@ -26,10 +26,11 @@ type checkpointer struct {
 	run turn // one at a time
 	seq uint64
 
-	space     sync.Mutex // one reserveMeta at a time
-	head      metaHead   // guarded by Volume.mapMu, like the two below
-	readyNext uint32     // the segment whose space was reserved for head.next
-	spare     []uint32   // segments taken and reserved for a checkpoint that needs more
+	space     sync.Mutex      // one reserveMeta at a time
+	place     format.LogPlace // where recovery goes on from the last one; guarded by Volume.mapMu, like the three below
+	head      metaHead
+	readyNext uint32   // the segment whose space was reserved for head.next
+	spare     []uint32 // segments taken and reserved for a checkpoint that needs more
 
 	err      error // of the last one that ran by itself; guarded by Volume.mu
 	wake     chan struct{}
@@ -220,7 +221,7 @@ func (v *Volume) settle(f *frozen) {
 	for _, p := range f.pages {
 		v.arena.release(p.page)
 	}
-	v.ckpt.head = f.head
+	v.ckpt.head, v.ckpt.place = f.head, f.meta.Log
 	v.mapMu.Unlock()
 	v.reclaim(append(f.dead, f.void...))
 	v.punch(max(2*f.opened, minKept))

@@ -125,18 +125,25 @@ func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
 // sweepRows bounds how many rows of an earlier life one checkpoint looks at.
 const sweepRows = 16 * format.RowsPerPage
 
-// collectDeadLocked makes the rows of dead segments free, but those that a cut needs, and the log's youngest. With a
-// segment of the log go superseded records and discards, so the floor rises over it (V5) before it can be used again.
+// collectDeadLocked makes the rows of dead segments free, but those that a cut needs, the log's youngest, and the log since
+// the checkpoint before. With a segment of the log go superseded records and discards, so the floor rises over it (V5) before
+// it can be used again.
+//
+// The log since the checkpoint before is what recovery follows from there, should the meta chunk of this one be damaged. Were
+// a part of it used again, it would end early, and what was flushed behind it would be lost without a word. It is kept until
+// the next checkpoint has taken the place of the one before. Where space is short it is not: then one copy of the meta chunk
+// must do.
 func (v *Volume) collectDeadLocked(f *frozen) error {
 	if err := v.segs.lookBack(sweepRows); err != nil {
 		return err
 	}
+	short := v.shortOfSpaceLocked()
 	for _, seg := range slices.Sorted(maps.Keys(v.segs.dead)) {
 		r, err := v.segs.row(seg)
 		if err != nil {
 			return err
 		}
-		if v.segs.recentLog(r) || v.segs.held(seg, r) {
+		if v.segs.recentLog(r) || v.segs.held(seg, r) || v.segs.filled[seg] && !short {
 			continue
 		}
 		if r.Kind == format.BatchLog {
@@ -149,18 +156,27 @@ func (v *Volume) collectDeadLocked(f *frozen) error {
 		}
 	}
 	f.opened, v.segs.fresh = v.segs.fresh, 0
+	clear(v.segs.filled)
 	return nil
+}
+
+// shortOfSpaceLocked tells whether as many segments as were filled since the last checkpoint would not fit again.
+func (v *Volume) shortOfSpaceLocked() bool {
+	s := &v.segs
+	free := s.free - min(s.free, uint64(len(s.taken)))
+	limit := v.segmentLimit()
+	return limit-min(limit, s.count)+free < v.checkpointKeep()+uint64(len(s.filled))
 }
 
 // raiseFloor is called with mapMu held.
 func (v *Volume) raiseFloor(p Position) { v.floor.Store(max(v.floor.Load(), uint64(p))) }
 
 // collectVoidLocked finds segments of a mirror that hold nothing but batches of epochs that were given up. Recovery's way
-// leads through them until a checkpoint stands behind them.
+// leads through them until a checkpoint stands behind them, and from the checkpoint before until the next one.
 func (v *Volume) collectVoidLocked(f *frozen) {
 	kept := v.voids[:0]
 	for _, s := range v.voids {
-		if s.seq < v.shownPlace.Seq {
+		if s.seq < v.ckpt.place.Seq {
 			f.void = append(f.void, s.segment)
 		} else {
 			kept = append(kept, s)

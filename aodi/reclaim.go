@@ -9,7 +9,8 @@ import (
 // What becomes of a dead segment:
 //
 //	dead      the last live chunk in it was replaced (segmentTable.put)
-//	released  a checkpoint says that it is free (collectDeadLocked); the one before may still need it (V4)
+//	released  a checkpoint says that it is free (collectDeadLocked); the one before may still need it (V4). What the log has
+//	          filled since the one before waits for the next
 //	kept      that checkpoint is durable (reclaim); the space stays, because writing where something was written before is
 //	          cheaper for the file system, and most segments are needed again soon
 //	punched   it was not needed: the space goes back to the file system (punch)
@@ -83,11 +84,15 @@ func (v *Volume) punch(keep int) {
 func (v *Volume) rest() error {
 	v.mapMu.Lock()
 	v.segs.recent = nil
-	dead := len(v.segs.dead) > 0
 	v.mapMu.Unlock()
 	var err error
-	if dead {
-		err = v.Checkpoint()
+	for range 2 { // what was filled since the last one is not freed by the next, but by that after it
+		v.mapMu.Lock()
+		dead := len(v.segs.dead) > 0
+		v.mapMu.Unlock()
+		if dead && err == nil {
+			err = v.Checkpoint()
+		}
 	}
 	v.punch(0)
 	return err

@@ -28,6 +28,7 @@ type segmentTable struct {
 	reuses atomic.Uint64     // segments that were given out again
 	fresh  int               // segments opened since the last checkpoint
 	recent []format.Position // ends of the segments of the log that were sealed last
+	filled map[uint32]bool   // segments of the log that were sealed since the last checkpoint
 }
 
 // hold keeps what a cut refers to from being freed.
@@ -177,6 +178,7 @@ func (s *segmentTable) open(seg uint32, kind format.BatchKind) error {
 		*r = format.SegmentRow{State: format.SegmentOpen, Kind: kind}
 		delete(s.taken, seg)
 		delete(s.dead, seg)
+		delete(s.filled, seg)
 		s.fresh++
 		for _, h := range s.holds {
 			h.young[seg] = true
@@ -189,6 +191,7 @@ func (s *segmentTable) seal(seg uint32, end format.Position) error {
 	return s.update(seg, func(r *format.SegmentRow) {
 		r.State, r.MaxPosition = format.SegmentSealed, end
 		if r.Kind == format.BatchLog {
+			s.filled[seg] = true
 			s.recent = append(s.recent[max(0, len(s.recent)+1-historySegments):], end)
 		}
 	})

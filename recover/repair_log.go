@@ -55,6 +55,9 @@ func (m *mender) traceLog() (segs map[uint32]bool, reach format.Position) {
 			return segs, reach
 		}
 		p := list[i]
+		if m.reserved(p.seg) { // it was freed since, and what it holds is of no worth
+			return segs, reach
+		}
 		segs[p.seg] = true
 		seq, crc, reach = p.seq, p.prevCRC, min(reach, p.first)
 	}
@@ -84,10 +87,10 @@ func (m *mender) chain(seg uint32, kind format.BatchKind, end uint32) *chain {
 	return s
 }
 
-// unused tells whether a segment of which no row was read is free: nothing refers to it, and it holds nothing of the log
-// from history_floor on.
+// unused tells whether a segment is free, of which no row was read, or a row that the checkpoint which is lost may have
+// changed: nothing refers to it, and it holds nothing of the log from history_floor on.
 func (m *mender) unused(seg uint32, row *format.SegmentRow, live uint32) bool {
-	return live == 0 && int(seg) < len(m.known) && !m.known[seg] && !(m.traced[seg] && row.MaxPosition > m.meta.HistoryFl)
+	return live == 0 && int(seg) < len(m.known) && (!m.known[seg] || m.c.Stale != nil) && !(m.traced[seg] && row.MaxPosition > m.meta.HistoryFl)
 }
 
 // raiseFloor gives up the history that is not there any more, or not known to be.

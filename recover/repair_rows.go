@@ -193,7 +193,7 @@ func (m *mender) deriveRows() {
 			*row = format.SegmentRow{}
 		}
 	}
-	if !slices.Contains(m.known, false) {
+	if !slices.Contains(m.known, false) && m.c.Stale == nil {
 		return
 	}
 	var reach format.Position
