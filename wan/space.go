@@ -69,7 +69,7 @@ func onThread(f func() error) error {
 
 // netlink runs f with a handle on the namespace.
 func (s *space) netlink(f func(*netlink.Handle) error) error {
-	h, err := netlink.NewHandleAt(netns.NsHandle(s.fd.Fd()))
+	h, err := netlink.NewHandleAt(netns.NsHandle(s.fd.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("netlink: %w", err)
 	}

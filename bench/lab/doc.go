@@ -17,6 +17,9 @@
 //	                   dm-log-writes records; outside, a crash at each entry of
 //	                   that log. log-points.sh: some of them mounted
 //
+//	TestLines          line.sh: the ways in which wan makes a line, netem among
+//	                   them, measured beside each other
+//
 // # The disks of a power cut
 //
 // A killed emulator alone loses little: what the guest's kernel had sent is
