@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -15,10 +16,14 @@ import (
 type Config struct {
 	Dir      string // where the containers go: the disk that is measured
 	Quick    bool
+	Rounds   int      // of everything; 0: 5, or as many as there is time for in Quick
 	Mode     wan.Mode // how the lines are made
 	Version  string   // of this program, where git cannot tell the commit
 	Command  []string
 	Progress func(text string) // what goes on; may be nil
+
+	// Crasher makes the command that calls Crash in a process of its own; only for the goals.
+	Crasher func(ctx context.Context, path string, bytes int64) *exec.Cmd
 }
 
 // scale is how much is measured.
@@ -32,9 +37,10 @@ type scale struct {
 	ks       []int         // of formula (1)
 	before   time.Duration // of resume: the writer's time before the outage
 	outage   time.Duration
-	dirty    int64   // bytes that are written in the outage, twice
-	rate     float64 // of the paced writer
-	resumeIn int     // rounds of resume
+	dirty    int64    // bytes that are written in the outage, twice
+	rate     float64  // of the paced writer
+	resumeIn int      // rounds of resume
+	written  [2]int64 // before a crash: little and much
 }
 
 const mib = 1 << 20
@@ -43,14 +49,14 @@ var quick = scale{
 	sizes: []int64{8 * mib, 16 * mib, 32 * mib}, stored: 32 * mib, volume: 32 * mib,
 	turn: 200 * time.Millisecond, rounds: 5, budget: 2500 * time.Millisecond,
 	ks:     []int{1, 16, 256},
-	before: 600 * time.Millisecond, outage: 800 * time.Millisecond, dirty: 4 * mib, rate: 400, resumeIn: 1,
+	before: 600 * time.Millisecond, outage: 800 * time.Millisecond, dirty: 4 * mib, rate: 400, resumeIn: 1, written: [2]int64{64 * mib, 512 * mib},
 }
 
 var full = scale{
 	sizes: []int64{64 * mib, 128 * mib, 256 * mib, 512 * mib}, stored: 256 * mib, volume: 512 * mib,
 	turn: 2 * time.Second, rounds: 5, budget: time.Hour,
 	ks:     []int{1, 4, 16, 64, 256, 1024},
-	before: 5 * time.Second, outage: 10 * time.Second, dirty: 32 * mib, rate: 1000, resumeIn: 5,
+	before: 5 * time.Second, outage: 10 * time.Second, dirty: 32 * mib, rate: 1000, resumeIn: 5, written: [2]int64{1024 * mib, 65536 * mib},
 }
 
 // bench is one run.
@@ -77,20 +83,30 @@ func Caveats() []string {
 
 // Run measures everything and returns the experiments.
 func Run(ctx context.Context, c Config) ([]*report.Experiment, error) {
-	if c.Progress == nil {
-		c.Progress = func(string) {}
-	}
-	dir, err := os.MkdirTemp(c.Dir, "cawrm-bench-")
+	b, done, err := newBench(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	c.Dir = dir
-	b := &bench{Config: c, scale: full, ctx: ctx}
+	defer done()
+	return b.run()
+}
+
+// newBench makes a directory of its own below c.Dir; done removes it.
+func newBench(ctx context.Context, c Config) (b *bench, done func(), err error) {
+	if c.Progress == nil {
+		c.Progress = func(string) {}
+	}
+	if c.Dir, err = os.MkdirTemp(c.Dir, "cawrm-bench-"); err != nil {
+		return nil, nil, err
+	}
+	b = &bench{Config: c, scale: full, ctx: ctx}
 	if c.Quick {
 		b.scale = quick
 	}
-	return b.run()
+	if c.Rounds > 0 {
+		b.rounds, b.resumeIn, b.budget = c.Rounds, c.Rounds, time.Hour
+	}
+	return b, func() { os.RemoveAll(c.Dir) }, nil
 }
 
 func (b *bench) run() ([]*report.Experiment, error) {

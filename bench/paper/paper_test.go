@@ -1,6 +1,9 @@
 package paper
 
 import (
+	"context"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -8,14 +11,19 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv("BENCH_CRASH"); path != "" {
+		panic(Crash(path, 2*mib))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // tiny is enough to go through everything.
 var tiny = scale{
 	sizes: []int64{2 * mib, 4 * mib}, stored: 4 * mib, volume: 8 * mib,
 	turn: 20 * time.Millisecond, rounds: 1, budget: time.Hour,
 	ks:     []int{1, 64},
-	before: 50 * time.Millisecond, outage: 100 * time.Millisecond, dirty: 2 * mib, rate: 200, resumeIn: 1,
+	before: 50 * time.Millisecond, outage: 100 * time.Millisecond, dirty: 2 * mib, rate: 200, resumeIn: 1, written: [2]int64{1 * mib, 2 * mib},
 }
 
 // TestEveryExperiment ensures that each figure of the paper is measured for each architecture, on its line, with its claim
@@ -64,6 +72,37 @@ func TestEveryExperiment(t *testing.T) {
 	}
 	for name := range series {
 		t.Errorf("%s is missing", name)
+	}
+}
+
+// TestEveryGoal ensures that each ratio is measured, with its goal beside it.
+func TestEveryGoal(t *testing.T) {
+	b := &bench{Config: Config{Dir: t.TempDir(), Progress: func(string) {}}, scale: tiny, ctx: t.Context()}
+	b.Crasher = func(ctx context.Context, path string, _ int64) *exec.Cmd {
+		c := exec.CommandContext(ctx, os.Args[0])
+		c.Env = append(os.Environ(), "BENCH_CRASH="+path)
+		return c
+	}
+	for _, step := range b.goals() {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(b.list) != 9 {
+		t.Errorf("%d experiments", len(b.list))
+	}
+	for _, e := range b.list[1:] {
+		found := 0
+		for _, p := range e.Points {
+			if strings.HasPrefix(p.X, "ratio") {
+				if found++; p.Median <= 0 {
+					t.Errorf("%s: %s is %g", e.Name, p.X, p.Median)
+				}
+			}
+		}
+		if found == 0 || e.Claim == "" {
+			t.Errorf("%s has %d ratios, and the goal %q", e.Name, found, e.Claim)
+		}
 	}
 }
 

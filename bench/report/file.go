@@ -113,7 +113,11 @@ func decode(line []byte) ([]*Experiment, error) {
 	var all []*Experiment
 	for _, c := range run.Cases {
 		e := run.Experiment
-		e.Name, e.Title, e.X, e.Unit = "nbd/"+c.Case, "fio over NBD: "+c.Case, "case", c.Unit
+		kind := "nbd"
+		if _, mirrored := c.Median["cawrm+mirror"]; mirrored {
+			kind = "nbd-mirror"
+		}
+		e.Name, e.Title, e.X, e.Unit = kind+"/"+c.Case, "fio over NBD: "+c.Case, "case", c.Unit
 		e.Lower = strings.HasPrefix(c.Unit, "us")
 		field := map[string]string{"IOPS": "iops", "MB/s": "bytes_per_second", "us p50": "p50_us", "us p99": "p99_us"}[c.Unit]
 		for server := range c.Median {

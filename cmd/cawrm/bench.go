@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -34,7 +35,7 @@ say little of another; compare runs of one machine, and close in time, with diff
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	c.AddCommand(newBenchPaper(), newBenchDiff())
+	c.AddCommand(newBenchPaper(), newBenchGoals(), newBenchCrash(), newBenchDiff())
 	return c
 }
 
@@ -125,11 +126,46 @@ func benchProgress(c *cobra.Command) (progress func(string), clear func()) {
 	}, func() {}
 }
 
-func newBenchPaper() *cobra.Command {
+// measured is a command that measures in this process.
+func measured(c *cobra.Command, name, title string, run func(context.Context, paper.Config) ([]*report.Experiment, error)) *cobra.Command {
 	var f benchFlags
 	var quick bool
+	var rounds int
 	var mode value.Choice
-	c := &cobra.Command{
+	c.Args = maxArgs(0)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if c.Flags().Changed("rounds") && rounds < 1 {
+			return usagef("--rounds %d: at least 1", rounds)
+		}
+		dir, err := f.directory(c)
+		if err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+		defer stop()
+		progress, clear := benchProgress(c)
+		list, err := run(ctx, paper.Config{
+			Dir: dir, Quick: quick, Rounds: rounds, Mode: wan.Mode(mode.Value), Version: version, Command: commandLine(c), Progress: progress,
+			Crasher: crasher,
+		})
+		clear()
+		if err != nil {
+			if errors.Is(err, context.Canceled) {
+				err = errors.New("interrupted")
+			}
+			return fmt.Errorf("bench %s: %w", name, err)
+		}
+		return f.deliver(c, name, title, paper.Caveats(), list)
+	}
+	f.add(c)
+	modeFlag(c, &mode)
+	c.Flags().BoolVar(&quick, "quick", false, "small volumes and short turns: less than 50 seconds")
+	c.Flags().IntVar(&rounds, "rounds", 0, "so many rounds of everything (default: 5, with --quick as many as there is time for)")
+	return c
+}
+
+func newBenchPaper() *cobra.Command {
+	return measured(&cobra.Command{
 		Use:   "paper",
 		Short: "Repeat the paper's experiments with the three architectures",
 		Long: `Repeat the experiments of the CAWRM paper: Figures 7 to 10, formula (1), and resumption after an outage, with the
@@ -139,32 +175,40 @@ stands beside what the paper claims.
 The whole takes about half an hour, --quick less than a minute. It needs no root and no other program.`,
 		Example: `  cawrm bench paper --quick
   cawrm bench paper --out results --disk /srv`,
-		Args: maxArgs(0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			dir, err := f.directory(c)
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-			defer stop()
-			progress, clear := benchProgress(c)
-			list, err := paper.Run(ctx, paper.Config{
-				Dir: dir, Quick: quick, Mode: wan.Mode(mode.Value), Version: version, Command: commandLine(c), Progress: progress,
-			})
-			clear()
-			if err != nil {
-				if errors.Is(err, context.Canceled) {
-					err = errors.New("interrupted")
-				}
-				return fmt.Errorf("bench paper: %w", err)
-			}
-			return f.deliver(c, "paper", paper.Title, paper.Caveats(), list)
-		},
+	}, "paper", paper.Title, paper.Run)
+}
+
+func newBenchGoals() *cobra.Command {
+	return measured(&cobra.Command{
+		Use:   "goals",
+		Short: "Measure the ratios that this project wants to reach",
+		Long: `Measure the ratios that this project wants to reach and that need no other program, with the machine's own limits (disk,
+socket, memory) beside them. Those against nbdkit and qemu-nbd are measured by make bench-nbd.
+
+The whole takes about half an hour, of which most goes into writing 64 GiB; --quick less than a minute.`,
+		Example: `  cawrm bench goals --quick
+  cawrm bench goals --out results --disk /srv`,
+	}, "goals", paper.GoalsTitle, paper.RunGoals)
+}
+
+// newBenchCrash is what bench goals runs to see how a volume opens after SIGKILL.
+func newBenchCrash() *cobra.Command {
+	var n value.Size
+	c := &cobra.Command{
+		Use: "crash PATH", Short: "Write to a volume and die by SIGKILL", Hidden: true,
+		Args: exactArgs("PATH"),
+		RunE: func(_ *cobra.Command, args []string) error { return paper.Crash(args[0], int64(n)) },
 	}
-	f.add(c)
-	modeFlag(c, &mode)
-	c.Flags().BoolVar(&quick, "quick", false, "small volumes and short turns: less than 50 seconds")
+	c.Flags().Var(&n, "write", "bytes to write")
 	return c
+}
+
+func crasher(ctx context.Context, path string, n int64) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	return exec.CommandContext(ctx, self, "bench", "crash", path, "--write", fmt.Sprint(n))
 }
 
 // commandLine is how this was asked for, without the directories: they are the machine's.
