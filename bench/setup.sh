@@ -7,7 +7,7 @@
 # say that they were skipped.
 set -u
 
-PACKAGES="libnbd-bin python3-libnbd nbdkit qemu-utils fio nbd-client e2fsprogs xfsprogs
+PACKAGES="libnbd-bin python3-libnbd nbdkit nbd-server qemu-utils fio nbd-client e2fsprogs xfsprogs
  btrfs-progs dmsetup util-linux qemu-system-x86 busybox-static cpio kmod prometheus"
 
 missing() {

@@ -53,6 +53,10 @@
 // With a limit (Settings: limit, burst, schedule) runSend asks a token bucket before each piece of a tenth of a second, so that a
 // change of the settings, or the time of day, is obeyed within that.
 //
+// # Loose targets
+//
+// A mirror whose URL is nbd://... is a plain NBD server: loose.go has its invariants, L1 to L3. I2 and I3 hold for it only as L3 says.
+//
 // # One source at a time
 //
 // A valid HELLO from the container that already feeds the volume means that the old connection is dead and only
@@ -72,6 +76,5 @@
 // Status.RateBps is bits per second, as "bps" is in networking: 8 times the data bytes that the mirror acknowledged
 // in the last five seconds, a second. All sizes are bytes. Lag is measured against end_ptr.
 //
-// Absences: no promotion, chains of different lineage, encryption or plain NBD targets
-// yet. wire has capability bits for the first comers, Compare has the rule for promotion.
+// Absences: no promotion, chains of different lineage, or encryption yet. wire has capability bits for the first comers, Compare has the rule for promotion.
 package cawrm

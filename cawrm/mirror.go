@@ -88,7 +88,8 @@ type Mirror struct {
 	flight     []inFlight // sent, not acknowledged: epochs in order
 	bytes      int64      // in flight
 	rate       meter
-	degraded   bool // flushes do not wait for it; see flush.go
+	loose      loose // of a loose target
+	degraded   bool  // flushes do not wait for it; see flush.go
 	degradedAt time.Time
 	rejoin     rejoin
 	jump       float64 // how much of a jump epoch was read, 0 to 1; -1: none is under way
@@ -173,6 +174,9 @@ func (m *Mirror) recall() {
 		}
 		if before, err := ParseURL(r.URL); err == nil && m.target.Query == "" {
 			m.settings = before.settings()
+		}
+		if m.target.Loose {
+			m.recallLoose(r)
 		}
 	}
 }
@@ -305,6 +309,9 @@ func slow(err error) bool {
 
 // session makes one connection and ships over it until it ends. progress tells that the mirror got on by it.
 func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
+	if m.target.Loose {
+		return m.looseSession(ctx)
+	}
 	l, err := m.connect(ctx)
 	if err != nil {
 		return false, err

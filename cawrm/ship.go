@@ -48,6 +48,7 @@ type shipment struct {
 	cut    *aodi.Cut // of the jump epoch that is being read
 	first  bool      // nothing was read yet
 	behind bool      // the mirror was far behind when the link came up
+	loose  bool      // to a plain NBD server, which shows what it has got of a cut: only where there is no other way
 	logged int64     // what the volume took before log's position, bytes
 	free   chan *epoch
 
@@ -194,6 +195,9 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 // or there is so much of it that the same chunks are likely to be in it many times.
 func (s *shipment) farBehind(at aodi.Position) bool {
 	lag := s.m.v.EndMark().Bytes - s.logged
+	if s.loose {
+		lag = 0
+	}
 	return s.first && s.behind || lag > jumpLag || at < s.m.v.HistoryFloor()
 }
 

@@ -46,6 +46,7 @@ type Status struct {
 	Commits     uint64  // acknowledged since Start, each of one epoch or several
 	Links       uint64  // connections that the peer welcomed since Start
 	Jump        float64 // of a jump epoch that is being shipped: how much of the volume was gone over, 0 to 1; else 0
+	Loose       string  // of a loose target: filling or following; else ""
 
 	Flush        string    // of a mirror of a Source in flush mode: ok, blocked or degraded; else ""
 	FlushSince   time.Time // since when it is blocked or degraded
@@ -65,6 +66,12 @@ func (m *Mirror) Status() Status {
 	st.Commits, st.Links = m.commits.Load(), m.links.Load()
 	connected, mark, known := m.connected, m.mark, m.markKnown
 	st.Settings, st.Kept = m.settings, m.cfg.Kept
+	if m.target.Loose {
+		st.Loose = LooseFilling
+		if m.loose.steady {
+			st.Loose = LooseFollowing
+		}
+	}
 	jump, since := m.jump, m.jumpSince
 	m.mu.Unlock()
 
@@ -221,12 +228,16 @@ func (m *Mirror) remember() {
 	m.remembering.Lock() // two that remember do so in the order in which they looked
 	defer m.remembering.Unlock()
 	m.mu.Lock()
-	p, settings := m.syncPtr, m.settings
+	p, settings, filled := m.syncPtr, m.settings, m.loose.filled
 	m.remembered = time.Now()
 	m.mu.Unlock()
 	to := m.target
 	to.Query = settings.Query()
-	m.v.RememberMirror(format.Mirror{ID: m.cfg.ID, URL: to.String(), SyncPtr: p, Kept: m.cfg.Kept})
+	r := format.Mirror{ID: m.cfg.ID, URL: to.String(), SyncPtr: p, Kept: m.cfg.Kept}
+	if filled {
+		r.Lineage = m.lineageAt(p)
+	}
+	m.v.RememberMirror(r)
 }
 
 // rememberSometimes is remember when the last time is long ago.

@@ -67,12 +67,16 @@ func TestCompare(t *testing.T) {
 
 func TestParseURL(t *testing.T) {
 	good := map[string]cawrm.Target{
-		"cawrm://host/vm":            {Addr: "host:10810", Name: "vm"},
-		"cawrm://host:7000/vm":       {Addr: "host:7000", Name: "vm"},
-		"cawrm://10.0.0.1/a/b":       {Addr: "10.0.0.1:10810", Name: "a/b"},
-		"cawrm://[::1]:9/vm%20one":   {Addr: "[::1]:9", Name: "vm one"},
-		"cawrm://h/vm?limit=1024K":   {Addr: "h:10810", Name: "vm", Query: "limit=1M"},
-		"cawrm://[fe80::1]/vm.cawrm": {Addr: "[fe80::1]:10810", Name: "vm.cawrm"},
+		"cawrm://host/vm":                      {Addr: "host:10810", Name: "vm"},
+		"cawrm://host:7000/vm":                 {Addr: "host:7000", Name: "vm"},
+		"cawrm://10.0.0.1/a/b":                 {Addr: "10.0.0.1:10810", Name: "a/b"},
+		"cawrm://[::1]:9/vm%20one":             {Addr: "[::1]:9", Name: "vm one"},
+		"cawrm://h/vm?limit=1024K":             {Addr: "h:10810", Name: "vm", Query: "limit=1M"},
+		"nbd://h/":                             {Addr: "h:10809", Loose: true},
+		"nbd://h:1/a/b?limit=1M":               {Addr: "h:1", Name: "a/b", Query: "limit=1M", Loose: true},
+		"nbd+unix:///x?socket=/r/s":            {Socket: "/r/s", Name: "x", Loose: true},
+		"nbd+unix:///?socket=a%20b&mode=flush": {Socket: "a b", Query: "mode=flush", Loose: true},
+		"cawrm://[fe80::1]/vm.cawrm":           {Addr: "[fe80::1]:10810", Name: "vm.cawrm"},
 	}
 	for s, want := range good {
 		got, err := cawrm.ParseURL(s)
@@ -86,7 +90,6 @@ func TestParseURL(t *testing.T) {
 	bad := map[string]string{
 		"":                      "not a cawrm:// address",
 		"host:7000/vm":          "not a cawrm:// address",
-		"nbd://host/vm":         "not a cawrm:// address",
 		"cawrm://":              "no host",
 		"cawrm:///vm":           "no host",
 		"cawrm://host":          "no NAME",

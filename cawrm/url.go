@@ -13,15 +13,33 @@ import (
 // DefaultPort is the port of a peer whose URL names none.
 const DefaultPort = 10810
 
+// DefaultNBDPort is that of an NBD server.
+const DefaultNBDPort = 10809
+
 // Target is where a mirror is: an address to dial and the NAME that the volume has there.
 type Target struct {
 	Addr  string // host:port
 	Name  string
 	Query string // the settings that the URL gives, as Settings.Query writes them
+
+	Loose  bool   // a plain NBD server; Name is its export, which may be ""
+	Socket string // its path, in place of Addr
 }
 
 func (t Target) String() string {
-	return (&url.URL{Scheme: "cawrm", Host: t.Addr, Path: "/" + t.Name, RawQuery: t.Query}).String()
+	u := url.URL{Scheme: "cawrm", Host: t.Addr, Path: "/" + t.Name, RawQuery: t.Query}
+	if t.Loose {
+		u.Scheme = "nbd"
+	}
+	if t.Socket != "" {
+		u.Scheme, u.RawQuery = "nbd+unix", strings.Trim("socket="+escape(t.Socket)+"&"+t.Query, "&")
+	}
+	text := u.String()
+	if u.Host == "" { // url.URL leaves an empty one out
+		text = strings.Replace(text, "nbd+unix:/", "nbd+unix:///", 1)
+		text = strings.Replace(text, "nbd+unix://///", "nbd+unix:///", 1)
+	}
+	return text
 }
 
 // base is the address without settings.
@@ -36,10 +54,14 @@ func (t Target) settings() Settings {
 	return s
 }
 
-// ParseURL reads cawrm://host[:port]/NAME[?key=value&...]. The errors say what is wrong and what is right.
+// ParseURL reads cawrm://host[:port]/NAME[?key=value&...], and for plain NBD servers nbd://host[:port]/EXPORT and
+// nbd+unix:///EXPORT?socket=/path. The errors say what is wrong and what is right.
 func ParseURL(s string) (Target, error) {
 	bad := func(format string, args ...any) (Target, error) {
 		return Target{}, fmt.Errorf("mirror %q: %s; want cawrm://host:port/NAME", s, fmt.Sprintf(format, args...))
+	}
+	if strings.HasPrefix(s, "nbd://") || strings.HasPrefix(s, "nbd+unix://") {
+		return parseNBD(s)
 	}
 	if !strings.HasPrefix(s, "cawrm://") {
 		return bad("not a cawrm:// address")
@@ -72,5 +94,55 @@ func ParseURL(s string) (Target, error) {
 	if err != nil {
 		return bad("%v", err)
 	}
-	return Target{net.JoinHostPort(u.Hostname(), strconv.Itoa(port)), name, settings.Query()}, nil
+	return Target{Addr: net.JoinHostPort(u.Hostname(), strconv.Itoa(port)), Name: name, Query: settings.Query()}, nil
+}
+
+// parseNBD reads the address of a plain NBD server, as the NBD project writes it.
+func parseNBD(s string) (Target, error) {
+	bad := func(format string, args ...any) (Target, error) {
+		return Target{}, fmt.Errorf("mirror %q: %s; want nbd://host:port/EXPORT or nbd+unix:///EXPORT?socket=/path", s, fmt.Sprintf(format, args...))
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return bad("%v", err)
+	}
+	t := Target{Loose: true, Name: strings.TrimPrefix(u.Path, "/")}
+	var rest []string
+	for part := range strings.SplitSeq(u.RawQuery, "&") {
+		path, ok := strings.CutPrefix(part, "socket=")
+		if !ok {
+			rest = append(rest, part)
+		} else if t.Socket, err = url.QueryUnescape(path); err != nil {
+			return bad("%v", err)
+		}
+	}
+	settings, err := ParseSettings(strings.Join(rest, "&"))
+	unix := u.Scheme == "nbd+unix"
+	port := u.Port()
+	if port == "" {
+		port = strconv.Itoa(DefaultNBDPort)
+	}
+	n, portErr := strconv.Atoi(port)
+	switch {
+	case err != nil:
+		return bad("%v", err)
+	case u.User != nil || u.Fragment != "":
+		return bad("only an address, an export and settings may stand in it")
+	case len(t.Name) > wire.MaxName:
+		return bad("export of %d bytes is too long (at most %d)", len(t.Name), wire.MaxName)
+	case unix && (u.Host != "" || t.Socket == ""):
+		return bad("the path of the socket is missing, or there is a host")
+	case !unix && t.Socket != "":
+		return bad("a host has no socket")
+	case !unix && u.Hostname() == "":
+		return bad("no host")
+	case !unix && strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "["):
+		return bad("an IPv6 address stands in brackets, as [::1]")
+	case portErr != nil || n < 1 || n > 65535:
+		return bad("port %s is not in 1 to 65535", port)
+	case !unix:
+		t.Addr = net.JoinHostPort(u.Hostname(), port)
+	}
+	t.Query = settings.Query()
+	return t, nil
 }

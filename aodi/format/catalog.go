@@ -17,6 +17,7 @@ type Mirror struct {
 	URL     string
 	SyncPtr Position
 	Kept    bool // it is the volume's: started with it, whoever opens it
+	Lineage UUID // of a target that does not know its position: the one under which SyncPtr is meant; zero: none
 }
 
 // Snapshot is a cut that is kept: a root of the forward map. Each shares what was not changed between them with the one
@@ -75,8 +76,9 @@ const (
 	itemClone    = 4
 	itemBase     = 5
 
-	idLength = 1<<15 - 1
-	idKept   = 1 << 15 // beside the length of a mirror's id
+	idLength  = 1<<14 - 1
+	idKept    = 1 << 15 // beside the length of a mirror's id
+	idLineage = 1 << 14 // and this one: a lineage follows
 )
 
 // Encode appends the catalog's bytes to b. Errors: a catalog or an item that is too large.
@@ -104,7 +106,13 @@ func (c *Catalog) Encode(b []byte) ([]byte, error) {
 			if m.Kept {
 				n |= idKept
 			}
+			if !m.Lineage.IsZero() {
+				n |= idLineage
+			}
 			b = append(le.AppendUint16(b, n), m.ID[:n&idLength]...)
+			if !m.Lineage.IsZero() {
+				b = append(b, m.Lineage[:]...)
+			}
 			return append(b, m.URL...)
 		})
 	}
@@ -167,11 +175,7 @@ func (c *Catalog) decodeItem(kind uint16, p []byte) bool {
 		}
 		c.Lineage = append(c.Lineage, Lineage{UUID(p[:16]), Position(le.Uint64(p[16:]))})
 	case itemMirror:
-		if len(p) < 10 || len(p)-10 < int(le.Uint16(p[8:])&idLength) {
-			return false
-		}
-		n := 10 + int(le.Uint16(p[8:])&idLength)
-		c.Mirrors = append(c.Mirrors, Mirror{string(p[10:n]), string(p[n:]), Position(le.Uint64(p)), le.Uint16(p[8:])&idKept != 0})
+		return c.decodeMirror(p)
 	case itemSnapshot:
 		if len(p) < SnapshotBytes-itemHeader {
 			return false
@@ -214,4 +218,26 @@ func getString(b []byte) (s string, rest []byte, ok bool) {
 	}
 	n := 2 + int(le.Uint16(b))
 	return string(b[2:n]), b[n:], true
+}
+
+func (c *Catalog) decodeMirror(p []byte) bool {
+	if len(p) < 10 {
+		return false
+	}
+	bits := le.Uint16(p[8:])
+	m := Mirror{SyncPtr: Position(le.Uint64(p)), Kept: bits&idKept != 0}
+	n, p := int(bits&idLength), p[10:]
+	if len(p) < n {
+		return false
+	}
+	m.ID, p = string(p[:n]), p[n:]
+	if bits&idLineage != 0 {
+		if len(p) < len(m.Lineage) {
+			return false
+		}
+		m.Lineage, p = UUID(p[:len(m.Lineage)]), p[len(m.Lineage):]
+	}
+	m.URL = string(p)
+	c.Mirrors = append(c.Mirrors, m)
+	return true
 }

@@ -51,7 +51,7 @@
 //	 0      2       4
 //	+------+-------+- - - - - - - -+
 //	| type | bytes | payload       |      1 lineage: id 16, start position 8
-//	| u16  | u16   |               |      2 mirror: sync_ptr 8, id length 2 (bit 15: kept), id, url
+//	| u16  | u16   |               |      2 mirror: sync_ptr 8, id length 2 (bit 15: kept, 14: lineage), id, lineage 16, url
 //	+------+-------+- - - - - - - -+      3 snapshot: position 8, root 8, height 4, flags 4, size 8, time 8, mapped 8, gone 8,
 //	                                        logged 8, log: segment 4, chunk 4, next 4, prev crc 4, seq 8; name
 //	                                      4 clone: snapshot's length 2, snapshot, name's length 2, name, path

@@ -14,7 +14,8 @@ var allowed = map[string]string{
 	"cawrm/recover":     "cawrm/aodi/format cawrm/aodi/disk",
 	"cawrm/aodi":        "cawrm/aodi/format cawrm/aodi/disk cawrm/recover",
 	"cawrm/cawrm/wire":  "cawrm/aodi/format",
-	"cawrm/cawrm":       "cawrm/aodi cawrm/aodi/format cawrm/cawrm/wire",
+	"cawrm/cawrm/nbd":   "",
+	"cawrm/cawrm":       "cawrm/aodi cawrm/aodi/format cawrm/cawrm/nbd cawrm/cawrm/wire",
 	"cawrm/nbdsrv":      "",
 	"cawrm/wan":         "",
 }

@@ -48,9 +48,13 @@ func newMirrorAdd() *cobra.Command {
 		Long: `Add a mirror to volume NAME. It is called ID, and stands at URL, cawrm://host:port/NAME. It may be empty, or a mirror of
 the same volume that was fed by another member so far: then only what it lacks is sent.
 
+URL may also be that of a plain NBD server, nbd://host:port/EXPORT or nbd+unix:///EXPORT?socket=/path, of at least the volume's size:
+WHAT IT HOLDS IS OVERWRITTEN. It is a point in time only after each flush; status says when it is none.
+
 ` + settingsHelp,
 		Example: `  cawrm mirror add db paris cawrm://10.0.0.2:10810/db
-  cawrm mirror add db rome cawrm://10.0.0.3:10810/db mode=flush`,
+  cawrm mirror add db rome cawrm://10.0.0.3:10810/db mode=flush
+  cawrm mirror add db plain nbd://10.0.0.4:10809/export`,
 		Args: leastArgs("NAME", "ID", "URL"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			var l value.Mirrors

@@ -75,7 +75,7 @@ type volumeFlags struct {
 
 func (f *volumeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "name of the volume and of its NBD export (default: the file's base name)")
-	flags.Var(&f.mirrors, "mirror", "keep a mirror there; repeatable (default ID: the host's name)")
+	flags.Var(&f.mirrors, "mirror", "keep a mirror there, or at nbd://host:port/EXPORT; repeatable (default ID: the host's name)")
 	flags.BoolVar(&f.rescue, "rescue", false, "show what is left of a damaged container, read-only")
 }
 

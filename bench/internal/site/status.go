@@ -34,6 +34,7 @@ type Mirror struct {
 	ETASeconds    *float64 `json:"eta_seconds"`
 	SentBytes     int64    `json:"sent_bytes"`
 	LastError     string   `json:"last_error"`
+	Loose         string   `json:"loose"` // of a plain NBD server: filling or following
 	Flush         string   `json:"flush"` // in flush mode: ok, blocked, degraded
 }
 

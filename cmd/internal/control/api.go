@@ -116,6 +116,8 @@ type Mirror struct {
 	Settings string `json:"settings"` // KEY=VALUE ..., what differs from the defaults
 	Kept     bool   `json:"kept"`     // in the volume's catalog, by mirror add; else given to serve by --mirror
 
+	Loose string `json:"loose,omitempty"` // of a plain NBD server: filling (no point in time) or following (the source at sync_ptr after each flush)
+
 	Mode         string  `json:"mode"`                    // async or flush
 	Flush        string  `json:"flush,omitempty"`         // flush mode: ok, blocked (a flush waits longer than its timeout) or degraded (none waits)
 	FlushSeconds float64 `json:"flush_seconds,omitempty"` // since when it is blocked or degraded

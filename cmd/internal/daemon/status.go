@@ -129,6 +129,7 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		LimitBytes:  st.Limit,
 		Compression: st.Level,
 	}
+	m.Loose = st.Loose
 	m.Mode = string(cawrm.ModeAsync)
 	if st.Settings.Mode == cawrm.ModeFlush {
 		m.Mode, m.Flush, m.FlushWaiting = string(cawrm.ModeFlush), st.Flush, st.FlushWaiting

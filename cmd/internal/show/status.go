@@ -113,6 +113,12 @@ func sent(m control.Mirror) string {
 // mirrorNote is how flush mode stands, and then the way to go while catching up, or the reason while the link is not up.
 func mirrorNote(v control.Volume, m control.Mirror) string {
 	flush := flushNote(m)
+	switch {
+	case m.Loose == "filling":
+		flush = strings.TrimSuffix("loose, NOT CONSISTENT until it is filled; "+flush, "; ")
+	case m.Loose != "":
+		flush = strings.TrimSuffix("loose; "+flush, "; ")
+	}
 	if note := linkNote(v, m); note != "" && flush != "" {
 		return flush + "; " + note
 	} else if flush == "" {

@@ -3,6 +3,7 @@ package value
 import (
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +12,7 @@ import (
 // Mirror is one --mirror: where a mirror is and by which id status speaks of it.
 type Mirror struct {
 	ID  string
-	URL string // cawrm://host:port/NAME[?settings]; the port may be left out
+	URL string // cawrm://host:port/NAME[?settings], the port may be left out; or nbd://host:port/EXPORT
 }
 
 // Mirrors is the repeatable flag. Ids are unique in it: one that is not given is made of the URL.
@@ -33,13 +34,22 @@ func (l *Mirrors) Set(text string) error {
 		if l.has(id) {
 			return fmt.Errorf("%q: id %s is taken by another mirror; choose one with ID=", text, id)
 		}
-	} else if id = l.free(u.Hostname(), u.Host, u.Host+u.Path); id != "" && !validID(id) {
+	} else if id = l.free(idsOf(u)...); id != "" && !validID(id) {
 		return fmt.Errorf("%q: no id can be made of %s; choose one with ID=", text, u.Host)
 	} else if id == "" {
 		return fmt.Errorf("%q: its ids are all taken by other mirrors; choose one with ID=", text)
 	}
 	*l = append(*l, Mirror{ID: id, URL: link})
 	return nil
+}
+
+// idsOf are ids that can be made of a URL.
+func idsOf(u *url.URL) []string {
+	if u.Scheme == "nbd+unix" {
+		path := u.Query().Get("socket")
+		return []string{filepath.Base(path), path, path + u.Path}
+	}
+	return []string{u.Hostname(), u.Host, u.Host + u.Path}
 }
 
 // splitMirror checks the form; what the name means is the mirror's business.
@@ -53,6 +63,9 @@ func splitMirror(text string) (id, link string, u *url.URL, err error) {
 	u, err = url.Parse(link)
 	if err != nil || u.Scheme == "" {
 		return "", "", nil, fmt.Errorf("%q is not a mirror; give %s", text, mirrorForm)
+	}
+	if u.Scheme == "nbd" || u.Scheme == "nbd+unix" {
+		return id, link, u, nil // the rest is the mirror's business
 	}
 	if u.Scheme != "cawrm" {
 		return "", "", nil, fmt.Errorf("%q: a mirror of kind %s:// is not known; give %s", text, u.Scheme, mirrorForm)
