@@ -89,6 +89,7 @@ func commands() []*cobra.Command {
 		newStatus(),
 		newMirror(),
 		newSnapshot(),
+		newClone(),
 		newConfig(),
 		newReload(),
 		newVolume(),

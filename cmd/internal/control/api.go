@@ -4,6 +4,7 @@
 //	POST /v1/COMMAND    a command's own request and answer, which the daemon registers by name (Server.Handle):
 //	  mirror            MirrorRequest: add, remove, pause, resume or set a mirror
 //	  snapshot          SnapshotRequest: create, delete or list snapshots
+//	  clone             CloneRequest: make or delete a clone of a snapshot
 //	  volume            VolumeRequest: add or remove a volume; Changed
 //	  reload            read the configuration again; Changed
 //
@@ -47,6 +48,8 @@ type Volume struct {
 	Recovery       string   `json:"recovery"`            // what opening the container found
 	ClosedInOrder  bool     `json:"closed_in_order"`     // it had been, so nothing that was accepted before is gone
 	Error          string   `json:"error,omitempty"`     // why the volume takes no more writes
+	CloneOf        string   `json:"clone_of,omitempty"`  // of a clone: the snapshot, NAME@SNAP
+	Snapshots      int      `json:"snapshots"`           // that are kept
 	Rescue         *Rescue  `json:"rescue,omitempty"`    // only with the role rescue
 }
 
@@ -164,4 +167,20 @@ type Snapshot struct {
 	Position  uint64 `json:"position"`   // it holds the records below
 	Size      int64  `json:"size"`       // logical, bytes
 	UsedBytes int64  `json:"used_bytes"` // logical bytes that held data
+}
+
+// CloneRequest makes a writable clone of a snapshot, or deletes one. Answers: create, the Clone; delete, nothing.
+type CloneRequest struct {
+	Op       string `json:"op"` // create, delete
+	Volume   string `json:"volume,omitempty"`
+	Snapshot string `json:"snapshot,omitempty"`
+	Name     string `json:"name"`           // of the clone
+	Path     string `json:"path,omitempty"` // of its container; "" is next to the volume's
+}
+
+// Clone is a writable volume that was made of a snapshot.
+type Clone struct {
+	Name string `json:"name"`
+	Of   string `json:"of"`   // NAME@SNAP
+	Path string `json:"path"` // of its container
 }

@@ -134,6 +134,7 @@ func (d *daemon) prepare() error {
 	d.control = control.NewServer(d.status, d.log)
 	d.control.Handle("mirror", control.Command(d.changeMirror))
 	d.control.Handle("snapshot", control.Command(d.changeSnapshot))
+	d.control.Handle("clone", control.Command(d.changeClone))
 	d.control.Handle("volume", control.Command(d.changeVolume))
 	d.control.Handle("reload", control.Command(d.reloadNow))
 	if err := d.prepareWatching(); err != nil {
@@ -174,6 +175,9 @@ func (d *daemon) openAll() error {
 			v = &served{cfg: d.cfg.Volumes[i], err: errs[i]}
 		}
 		d.list = append(d.list, v) // also one that cannot be shown: abandon closes it
+	}
+	for _, v := range d.volumes() {
+		d.openClones(v)
 	}
 	if d.cfg.File == "" {
 		return errors.Join(errs...)
@@ -294,14 +298,18 @@ func (d *daemon) closeWatching() {
 	}
 }
 
-// closeVolumes closes them beside each other: each writes a checkpoint.
+// closeVolumes closes them beside each other, since each writes a checkpoint; clones before what they were made of.
 func (d *daemon) closeVolumes() error {
 	errs := make([]error, len(d.list))
-	var wg sync.WaitGroup
-	for i, v := range d.list {
-		wg.Go(func() { errs[i] = v.close(d.log) })
+	for _, clones := range []bool{true, false} {
+		var wg sync.WaitGroup
+		for i, v := range d.list {
+			if (v.base != nil) == clones {
+				wg.Go(func() { errs[i] = v.close(d.log) })
+			}
+		}
+		wg.Wait()
 	}
-	wg.Wait()
 	return errors.Join(errs...)
 }
 

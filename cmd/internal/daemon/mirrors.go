@@ -13,7 +13,7 @@ import (
 
 // startMirrors starts the mirrors that the volume keeps and those of --mirror, which take over what is kept under their ids.
 func (v *served) startMirrors(d *daemon) (err error) {
-	if v.cfg.Rescue {
+	if v.cfg.Rescue || v.base != nil {
 		return nil
 	}
 	if v.source, err = cawrm.NewSource(v.volume, cawrm.MirrorConfig{Logger: d.log, OnEvent: v.tell(d.hook)}, d.cfg.RPO); err != nil {
@@ -87,7 +87,7 @@ func (d *daemon) changeMirror(_ context.Context, r control.MirrorRequest) (any, 
 		return nil, err
 	}
 	if v.source == nil {
-		return nil, fmt.Errorf("volume %s is a rescue, which has no mirrors", v.cfg.Name)
+		return nil, fmt.Errorf("volume %s is a rescue, or a clone, which have no mirrors", v.cfg.Name)
 	}
 	switch r.Op {
 	case "add":

@@ -80,7 +80,7 @@ func (d *daemon) serveFresh(fresh *sockets, want Config) {
 func (d *daemon) startPeer() {
 	peer := cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, OnEvent: d.hook.tell})
 	for _, v := range d.volumes() {
-		if v.err != nil || v.cfg.Rescue {
+		if v.err != nil || v.cfg.Rescue || v.base != nil {
 			continue
 		}
 		if err := peer.AddVolume(v.cfg.Name, v.volume); err != nil {
@@ -96,7 +96,7 @@ func (d *daemon) startPeer() {
 // moved, or was not open, is closed and opened.
 func (d *daemon) reloadVolumes(want []VolumeConfig) {
 	for _, v := range d.volumes() {
-		if slices.ContainsFunc(want, func(w VolumeConfig) bool { return v.err == nil && v.same(w) }) {
+		if v.base != nil || slices.ContainsFunc(want, func(w VolumeConfig) bool { return v.err == nil && v.same(w) }) {
 			continue
 		}
 		if err := d.drop(v); err != nil {
@@ -119,7 +119,9 @@ func (v *served) same(w VolumeConfig) bool {
 // take opens and shows a volume, or gives one that is there its mirrors.
 func (d *daemon) take(w VolumeConfig) error {
 	for _, v := range d.volumes() {
-		if v.cfg.Name == w.Name {
+		if v.cfg.Name == w.Name && v.base != nil {
+			return fmt.Errorf("%s is a clone of volume %s", w.Name, v.base.cfg.Name)
+		} else if v.cfg.Name == w.Name {
 			return v.setMirrors(w.Mirrors)
 		}
 	}
@@ -132,11 +134,15 @@ func (d *daemon) take(w VolumeConfig) error {
 	}
 	d.insert(v)
 	d.logServing(v)
+	d.openClones(v)
 	return nil
 }
 
 // drop hides and closes a volume. One with a request that does not end stays in the list, hidden: it cannot be closed.
 func (d *daemon) drop(v *served) error {
+	if err := d.dropClones(v); err != nil {
+		return err
+	}
 	if v.err == nil {
 		if err := d.hide(v); err != nil {
 			return err
@@ -205,6 +211,9 @@ func (d *daemon) removeVolume(name string) (any, error) {
 	i := slices.IndexFunc(list, func(v *served) bool { return v.cfg.Name == name })
 	if i < 0 {
 		return nil, control.NoVolume(name, names(list))
+	}
+	if b := list[i].base; b != nil {
+		return nil, fmt.Errorf("%s is a clone and goes with volume %s; `cawrm clone --delete %s` deletes it", name, b.cfg.Name, name)
 	}
 	if err := d.drop(list[i]); err != nil {
 		return nil, err

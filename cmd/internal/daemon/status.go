@@ -53,11 +53,15 @@ func (v *served) status() control.Volume {
 		Lineage:       lineage(st),
 		Mirrors:       mirrors,
 
+		Snapshots:      st.Snapshots,
 		Path:           st.Path,
 		Direct:         st.Direct,
 		ChecksumErrors: st.ChecksumErrors,
 		Recovery:       st.Recovery,
 		ClosedInOrder:  st.ClosedInOrder,
+	}
+	if v.base != nil {
+		c.CloneOf = v.base.cfg.Name + "@" + st.Base
 	}
 	if v.cfg.Rescue {
 		c.Rescue = &control.Rescue{Found: v.rescued.Found, Lost: v.rescued.Lost}

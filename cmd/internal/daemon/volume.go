@@ -32,6 +32,7 @@ type served struct {
 	volume  *aodi.Volume
 	rescued recovery.Rescued
 
+	base   *served       // of a clone: what it was made of
 	cfg    VolumeConfig  // Mirrors change with daemon.change held, all else stays
 	source *cawrm.Source // its mirrors; nil with VolumeConfig.Rescue
 
@@ -90,7 +91,7 @@ func (v *served) close(log *slog.Logger) error {
 
 // show lets clients and sources see a volume that is open, and starts its mirrors.
 func (d *daemon) show(v *served) error {
-	if d.peer != nil && !v.cfg.Rescue {
+	if d.peer != nil && !v.cfg.Rescue && v.base == nil {
 		if d.cfg.File == "" && v.volume.Info().Role != aodi.RoleMirror {
 			return fmt.Errorf("%s is a primary, and --peer awaits sources for a mirror: leave --peer out, or create a mirror with `cawrm create PATH --mirror` and serve that", v.cfg.Path)
 		}

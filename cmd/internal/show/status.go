@@ -58,6 +58,9 @@ func volumeNote(v control.Volume) string {
 	if v.ChecksumErrors > 0 {
 		notes = append(notes, fmt.Sprintf("%d reads did not match their checksum", v.ChecksumErrors))
 	}
+	if v.CloneOf != "" {
+		notes = append(notes, "clone of "+v.CloneOf)
+	}
 	switch v.Role {
 	case "mirror":
 		notes = append(notes, sourceNote(v))
