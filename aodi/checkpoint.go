@@ -101,12 +101,12 @@ func (v *Volume) runCheckpoint() {
 func (v *Volume) checkpoint(flags uint32) error {
 	v.ckpt.run.take()
 	defer v.ckpt.run.give()
-	_, err := v.checkpointLocked(flags, "")
+	_, err := v.checkpointLocked(flags, nil)
 	return err
 }
 
-// checkpointLocked is called with ckpt.run held, and returns what it wrote. snap: the name of a snapshot to make, or none.
-func (v *Volume) checkpointLocked(flags uint32, snap string) (*frozen, error) {
+// checkpointLocked is called with ckpt.run held, and returns what it wrote. snap: a snapshot to make, or nil.
+func (v *Volume) checkpointLocked(flags uint32, snap *snapshot) (*frozen, error) {
 	if err := v.failure(); err != nil {
 		return nil, err
 	}

@@ -44,10 +44,11 @@ type CutFrom struct {
 	Fresh    bool     // it holds nothing
 	Base     Position // of an epoch that was interrupted it has got the chunks below Cursor, as of Base
 	Cursor   uint64
+	Snapshot string // the cut is to be that snapshot; "": the present
 }
 
-// OpenCut writes a checkpoint and opens a cut there. Any goroutine; the cut belongs to one. Errors: the volume's failure,
-// ENOSPC, the disk's.
+// OpenCut writes a checkpoint and opens a cut there, or at an earlier snapshot. Any goroutine; the cut belongs to one. Errors:
+// ErrNoSnapshot; the volume's failure, ENOSPC, the disk's.
 func (v *Volume) OpenCut(from CutFrom) (*Cut, error) {
 	c, err := v.newCut(from)
 	if err != nil {
@@ -63,7 +64,7 @@ func (v *Volume) OpenCut(from CutFrom) (*Cut, error) {
 func (v *Volume) newCut(from CutFrom) (*Cut, error) {
 	v.ckpt.run.take() // no other checkpoint frees anything before the hold is there
 	defer v.ckpt.run.give()
-	f, err := v.checkpointLocked(0, "")
+	f, err := v.checkpointLocked(0, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +74,28 @@ func (v *Volume) newCut(from CutFrom) (*Cut, error) {
 		hold: &hold{from: from.Position, young: map[uint32]bool{}},
 		fwd:  tree{id: treeMap, pages: v.pages, root: m.MapRoot, height: int(m.MapHeight)},
 		segs: tree{id: treeSegment, pages: v.pages, root: m.SegRoot, height: int(m.SegHeight)}}
+	if from.Snapshot != "" {
+		if err := c.moveTo(from.Snapshot, f.catalog.Snapshots); err != nil {
+			return nil, err
+		}
+	}
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
 	v.segs.holds = append(v.segs.holds, c.hold)
 	return c, nil
+}
+
+// moveTo makes it a cut at a snapshot. What that leads to has its births in the segments as they are now: the checkpoint's
+// table of them holds, and its pages are among those that the hold keeps, also when the snapshot is deleted meanwhile.
+func (c *Cut) moveTo(name string, all []format.Snapshot) error {
+	for _, s := range all {
+		if s.Name == name && s.Flags&format.FlagDeleting == 0 {
+			c.End, c.Bytes, c.Time, c.chunks = s.Position, int64(s.Logged)*chunkSize, s.Time, uint64(s.Size)/chunkSize
+			c.fwd.root, c.fwd.height = s.Root, int(s.Height)
+			return nil
+		}
+	}
+	return fmt.Errorf("%s@%s: %w", c.v.d.Name(), name, ErrNoSnapshot)
 }
 
 // Close lets what the cut has held be freed.

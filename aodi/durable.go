@@ -2,6 +2,7 @@ package aodi
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -167,8 +168,9 @@ func (v *Volume) runDurable(every time.Duration) {
 	}
 }
 
-// WaitDurable returns when durable_ptr > above. Errors: the context's, the volume's failure.
-func (v *Volume) WaitDurable(ctx context.Context, above format.Position) error {
+// WaitDurable returns when durable_ptr > above, or when one of also is true, which are asked again when there is a new snapshot.
+// Errors: the context's, the volume's failure.
+func (v *Volume) WaitDurable(ctx context.Context, above format.Position, also ...func() bool) error {
 	for {
 		p, changed, err := v.dur.watch()
 		switch p = min(p, v.shown()); { // what a mirror has staged does not count yet
@@ -176,6 +178,8 @@ func (v *Volume) WaitDurable(ctx context.Context, above format.Position) error {
 			return nil
 		case err != nil:
 			return err
+		case slices.ContainsFunc(also, func(f func() bool) bool { return f() }):
+			return nil
 		}
 		select {
 		case <-changed:

@@ -50,8 +50,8 @@ type metaSeal struct {
 	slots   []format.Entry
 }
 
-// freeze is the first step. snap: the name of the snapshot that the checkpoint makes, or none.
-func (v *Volume) freeze(flags uint32, snap string) (*frozen, error) {
+// freeze is the first step. snap: a snapshot that the checkpoint makes, which has a name and a time so far, or nil.
+func (v *Volume) freeze(flags uint32, snap *snapshot) (*frozen, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// What a jump epoch has brought is in a map, like what a client writes, so the log must be durable up to there.
@@ -74,7 +74,7 @@ func (v *Volume) freeze(flags uint32, snap string) (*frozen, error) {
 		return nil, err
 	}
 	f.catalog = v.catalogLocked()
-	if snap != "" {
+	if snap != nil {
 		v.freezeSnapshotLocked(f, snap)
 		f.catalog.Snapshots = append(f.catalog.Snapshots, f.snap.entry())
 	}

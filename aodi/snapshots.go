@@ -24,6 +24,7 @@ import (
 var (
 	ErrNoSnapshot     = errors.New("no such snapshot")
 	ErrSnapshotExists = errors.New("there is a snapshot of that name")
+	ErrCatalogFull    = errors.New("the container's catalog is full")
 	ErrSnapshotInUse  = errors.New("the snapshot is in use")
 )
 
@@ -37,6 +38,7 @@ type SnapshotInfo struct {
 	Time      time.Time
 	Size      int64 // logical, bytes
 	UsedBytes int64 // logical chunks that are not holes
+	Logged    int64 // data that the log took before Position, bytes; as in Mark
 }
 
 // snapshot is a kept root. Guarded by Volume.mapMu.
@@ -69,24 +71,30 @@ func CheckSnapshotName(name string) error {
 // CreateSnapshot keeps the volume as it is now, durably, under a name. Writes that have returned are in it. Any goroutine.
 // Errors: EINVAL, ErrSnapshotExists, ENOSPC, the volume's failure.
 func (v *Volume) CreateSnapshot(name string) (SnapshotInfo, error) {
-	if err := CheckSnapshotName(name); err != nil {
-		return SnapshotInfo{}, err
-	}
 	v.ckpt.run.take()
 	defer v.ckpt.run.give()
-	v.mapMu.RLock()
-	err := v.admitSnapshotLocked(name)
-	v.mapMu.RUnlock()
-	if err != nil {
-		return SnapshotInfo{}, fmt.Errorf("%s@%s: %w", v.d.Name(), name, err)
-	}
-	f, err := v.checkpointLocked(0, name)
+	return v.createSnapshotLocked(&snapshot{name: name, time: v.now().UnixNano()})
+}
+
+// createSnapshotLocked is called with ckpt.run held.
+func (v *Volume) createSnapshotLocked(s *snapshot) (SnapshotInfo, error) {
+	err := CheckSnapshotName(s.name)
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
 	v.mapMu.RLock()
+	err = v.admitSnapshotLocked(s.name)
+	v.mapMu.RUnlock()
+	if err != nil {
+		return SnapshotInfo{}, fmt.Errorf("%s@%s: %w", v.d.Name(), s.name, err)
+	}
+	if _, err := v.checkpointLocked(0, s); err != nil {
+		return SnapshotInfo{}, err
+	}
+	v.dur.notify() // mirrors wait for it
+	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
-	return f.snap.info(), nil
+	return s.info(), nil
 }
 
 func (v *Volume) admitSnapshotLocked(name string) error {
@@ -99,7 +107,7 @@ func (v *Volume) admitSnapshotLocked(name string) error {
 	c := v.catalogLocked()
 	c.Snapshots = append(c.Snapshots, format.Snapshot{Name: name})
 	if n, err := c.Encode(nil); err != nil || catalogChunks(uint32(len(n)))+1 > int(v.geo.Slots()) {
-		return fmt.Errorf("the container's catalog is full with %d snapshots; delete some: %w", len(v.snaps), syscall.ENOSPC)
+		return fmt.Errorf("%w with %d snapshots; delete some: %w", ErrCatalogFull, len(v.snaps), syscall.ENOSPC)
 	}
 	return nil
 }
@@ -118,7 +126,8 @@ func (v *Volume) Snapshots() []SnapshotInfo {
 }
 
 func (s *snapshot) info() SnapshotInfo {
-	return SnapshotInfo{Name: s.name, Position: s.position, Time: time.Unix(0, s.time), Size: s.size, UsedBytes: s.mapped * chunkSize}
+	return SnapshotInfo{Name: s.name, Position: s.position, Time: time.Unix(0, s.time), Size: s.size, UsedBytes: s.mapped * chunkSize,
+		Logged: int64(s.logged) * chunkSize}
 }
 
 // snapshotLocked finds a snapshot by its name, nil if there is none.
@@ -194,9 +203,10 @@ func (s *snapshot) entry() format.Snapshot {
 
 // freezeSnapshotLocked makes the map that the checkpoint closes a snapshot's, too. Until the checkpoint has written it the
 // pages that are new are read from memory; what replaces them from now on is of the next generation.
-func (v *Volume) freezeSnapshotLocked(f *frozen, name string) {
-	f.snap = &snapshot{head: head{tree: v.main.tree, mapped: v.main.mapped}, name: name, position: v.shown(), size: v.Size(),
-		time: v.now().UnixNano(), logged: v.shownLogged, log: v.shownPlace}
+func (v *Volume) freezeSnapshotLocked(f *frozen, s *snapshot) {
+	f.snap = s
+	s.head = head{tree: v.main.tree, mapped: v.main.mapped}
+	s.position, s.size, s.logged, s.log = v.shown(), v.Size(), v.shownLogged, v.shownPlace
 }
 
 // completeCatalog puts into the catalog what only writing the pages has told: where the new snapshot's map is.

@@ -161,7 +161,7 @@ func (f *feed) sayWelcome() error {
 		return f.failed(err)
 	}
 	st := f.t.v.Status()
-	w := wire.Welcome{SyncPtr: st.EndPtr, Name: f.p.cfg.Name}
+	w := wire.Welcome{Capabilities: f.hello.Capabilities & offered, SyncPtr: st.EndPtr, Name: f.p.cfg.Name}
 	if st.HasIdentity {
 		w.Volume, w.Lineage = st.Volume, st.Lineage
 		if base, cursor, ok := f.t.v.Coming(); ok && base > w.SyncPtr {

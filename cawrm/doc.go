@@ -14,6 +14,8 @@
 // the cut's end, and what was discarded; then it reads the log on from there. The peer's volume takes it into a coming map
 // and shows it when it is whole; until then sync_ptr stays. WELCOME says how far an interrupted one has got, and it goes on there.
 //
+// Where a snapshot of the source stands, an epoch ends, and the mirror makes one too before anything above is shipped (carry.go).
+//
 //	source                                                peer
 //	  runSync     dials, says HELLO, backs off              runAccept, runConn   HELLO, checks, WELCOME
 //	  runRead     log or cut -> epoch buffers               runReceive   frames -> Stage
@@ -29,6 +31,7 @@
 //	I4  sync_ptr never goes back within a session; between sessions the peer is the authority
 //	I5  bytes on the wire in flight < Window + one epoch, not counting a jump epoch's before its end: those only the link holds back
 //	I6  at most one source feeds a mirror at a time
+//	I7  a snapshot of the source that lies between a mirror's first and present position was told to the mirror, durably here
 //
 // I1 is why a crash of the source can never leave the mirror ahead of it. I2 needs no bookkeeping here: an epoch, also one
 // that jumps, is staged invisibly and shown as a whole after it is durable, so either side may die at any instruction.
@@ -41,7 +44,7 @@
 // runCommit and runAnswer, and runs runReceive itself.
 //
 // Locks: Peer.mu before link.mu and visitors.mu; Source.change before Mirror.remembering before Mirror.mu, the first two also over
-// calls of the volume. Every other one (target.mu, feed.mu, shipment.mu, Source.mu) is taken alone. None is held across the network
+// calls of the volume, which itself may ask for Mirror.mu while it goes over its snapshots. Every other one (target.mu, feed.mu, shipment.mu, Source.mu) is taken alone. None is held across the network
 // or a commit.
 //
 // # What goes on the wire

@@ -33,6 +33,7 @@ type feed struct {
 	adopt     bool          // the volume takes its identity from this source's first frame; runReceive
 	staged    chan struct{} // an epoch was staged as a whole; closed when there will be no more
 	answer    chan struct{} // committed has moved
+	reply     chan []byte   // a frame, in answer to one of the source's
 	quit      chan struct{}
 	done      chan struct{} // the volume has nothing staged and is free for another feed
 	committed atomic.Uint64
@@ -44,7 +45,7 @@ type feed struct {
 }
 
 func newFeed(p *Peer, t *target, l *link, h *wire.Hello) *feed {
-	f := &feed{p: p, t: t, l: l, hello: h, staged: make(chan struct{}, 1), answer: make(chan struct{}, 1),
+	f := &feed{p: p, t: t, l: l, hello: h, staged: make(chan struct{}, 1), answer: make(chan struct{}, 1), reply: make(chan []byte, 1),
 		quit: make(chan struct{}), done: make(chan struct{})}
 	f.contact.Store(time.Now().UnixNano())
 	return f
@@ -113,7 +114,7 @@ func (f *feed) failed(err error) error {
 func (f *feed) runReceive(r *wire.Reader) error {
 	var rec wire.Records
 	for {
-		t, err := r.Next(wire.Of(wire.TypeRecords, wire.TypeBeat, wire.TypeRefuse))
+		t, err := r.Next(wire.Of(wire.TypeRecords, wire.TypeSnapshot, wire.TypeBeat, wire.TypeRefuse))
 		if err != nil {
 			return f.lost(err)
 		}
@@ -124,6 +125,11 @@ func (f *feed) runReceive(r *wire.Reader) error {
 		// Any other first frame means that the source has taken the welcome: only now is an empty mirror bound to it.
 		if err := f.adoptOnce(); err != nil {
 			return f.failed(err)
+		}
+		if t == wire.TypeSnapshot {
+			if err := f.heed(r); err != nil {
+				return err
+			}
 		}
 		if t != wire.TypeRecords {
 			continue
@@ -210,6 +216,8 @@ func (f *feed) runAnswer() {
 		select {
 		case <-f.answer:
 			frame = wire.AppendAck(frame[:0], f.position())
+		case kept := <-f.reply:
+			frame = append(frame[:0], kept...)
 		case <-beat.C:
 			frame = wire.AppendBeat(frame[:0])
 		case <-f.quit:

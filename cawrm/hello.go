@@ -9,6 +9,9 @@ import (
 	"cawrm/cawrm/wire"
 )
 
+// offered are the capabilities that both sides have.
+const offered = wire.CapSnapshots
+
 // handshake says HELLO, hears where the mirror stands, checks that it can be this volume's, and returns from where
 // to go on. What is wrong is told to the peer too.
 func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, err error) {
@@ -17,7 +20,7 @@ func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, err erro
 		return from, fmt.Errorf("%w: an empty mirror itself, no source has reached it yet", errLocal)
 	}
 	_, durable := m.v.Pointers()
-	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Volume: info.Volume,
+	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Capabilities: offered, Volume: info.Volume,
 		Container: info.Container, Size: info.Size, DurablePtr: durable, Name: m.target.Name, Lineage: info.Lineage})
 	if err != nil {
 		return from, fmt.Errorf("%w: %w", errLocal, err)
@@ -61,8 +64,11 @@ func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (from aodi.CutFrom, err
 		return from, &refusal{wire.CodeVersion, err.Error()}
 	case err != nil:
 		return from, &refusal{wire.CodeGarbage, err.Error()}
-	case w.Capabilities != 0:
-		return from, refusef(wire.CodeLied, "peer %q takes capabilities %#x that were not offered", w.Name, w.Capabilities)
+	case w.Capabilities&^offered != 0:
+		return from, refusef(wire.CodeLied, "peer %q takes capabilities %#x that were not offered", w.Name, w.Capabilities&^offered)
+	}
+	m.taken = w.Capabilities
+	switch {
 	case w.Volume.IsZero():
 		return aodi.CutFrom{Position: info.Lineage[0].Start, Fresh: true}, nil
 	case w.Volume != info.Volume:

@@ -67,6 +67,24 @@ func Compare(mirror, source Head) (Relation, aodi.Position) {
 	return Diverged, fork
 }
 
+// termBits: a link's records begin with a term of positions of its own, which stands in the bits above.
+const termBits = 48
+
+// has tells whether the content at p is a state of this history: the record before it is of one of its links. What an old
+// primary wrote beyond the fork is not, wherever it was kept.
+func (h Head) has(p aodi.Position) bool {
+	for i := range h.Lineage {
+		first, end := h.Lineage[i].Start, h.linkEnd(i)
+		if i > 0 {
+			first = max(first, end>>termBits<<termBits)
+		}
+		if p == h.Lineage[i].Start || p > first && p <= end {
+			return true
+		}
+	}
+	return false
+}
+
 // linkEnd is the position up to which records were written under link i.
 func (h Head) linkEnd(i int) aodi.Position {
 	if i+1 < len(h.Lineage) {

@@ -66,6 +66,7 @@ type Mirror struct {
 	traffic        traffic
 	limiter        limiter       // runSend's
 	commits, links atomic.Uint64 // acknowledged commits that moved sync_ptr; connections
+	taken          uint64        // the capabilities of the session; runSync and what it starts
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -95,6 +96,9 @@ type Mirror struct {
 	jump       float64 // how much of a jump epoch was read, 0 to 1; -1: none is under way
 	jumpSince  time.Time
 	remembered time.Time
+	toldOf     []string // snapshots that the mirror has answered for, at toldAt
+	toldAt     aodi.Position
+	declined   string // why it does not keep the last of them; "": it does
 }
 
 // inFlight is an epoch on its way.
@@ -356,6 +360,9 @@ func (m *Mirror) up(p aodi.Position) error {
 	m.links.Add(1)
 	m.syncPtr, m.mark, m.markKnown = p, mark, true
 	m.flight, m.bytes, m.rate = m.flight[:0], 0, meter{}
+	if p != m.toldAt {
+		m.toldOf = nil // it may be another mirror, at that address
+	}
 	m.mu.Unlock()
 	m.log.Info("connected", "sync_ptr", p)
 	m.remember()

@@ -33,8 +33,10 @@ type epoch struct {
 
 // shipment is what a session does after the handshake.
 //
-//	runRead --read--> runPack --out--> runSend --RECORDS, BEAT--> peer
-//	   ^--free-------------------------'  ^--acked-- runReceive <--ACK, BEAT
+//	runRead --read--> runPack --out--> runSend --RECORDS, SNAPSHOT, BEAT--> peer
+//	   ^ '------------------word----------^ |
+//	   |--free------------------------------'  ^--acked-- runReceive <--ACK, KEPT, BEAT
+//	   '--moved, kept---------------------------------------'
 type shipment struct {
 	m     *Mirror
 	l     *link
@@ -43,14 +45,18 @@ type shipment struct {
 	read  chan *epoch
 	out   chan *epoch
 	acked chan struct{} // an acknowledgement has made room in the window
+	word  chan []byte   // a frame for runSend to say
+	moved chan struct{} // sync_ptr has moved
+	kept  chan wire.Kept
 
 	// runRead's
-	cut    *aodi.Cut // of the jump epoch that is being read
-	first  bool      // nothing was read yet
-	behind bool      // the mirror was far behind when the link came up
-	loose  bool      // to a plain NBD server, which shows what it has got of a cut: only where there is no other way
-	logged int64     // what the volume took before log's position, bytes
-	free   chan *epoch
+	carries bool      // the peer keeps snapshots
+	cut     *aodi.Cut // of the jump epoch that is being read
+	first   bool      // nothing was read yet
+	behind  bool      // the mirror was far behind when the link came up, and is still
+	loose   bool      // to a plain NBD server, which shows what it has got of a cut: only where there is no other way
+	logged  int64     // what the volume took before log's position, bytes
+	free    chan *epoch
 
 	// runPack's: the bytes of the last frame, and of its data before packing
 	lastWire, lastData int64
@@ -58,6 +64,7 @@ type shipment struct {
 	mu     sync.Mutex
 	err    error // why runRead can go on no more
 	broken error // why nothing more can be sent
+	asked  bool  // the peer was told of a snapshot and has not answered
 }
 
 // ship ships until the link ends or this side can go on no more.
@@ -65,8 +72,8 @@ func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.Lo
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &shipment{m: m, l: l, log: log, from: from, first: true, logged: m.markBytes(), free: make(chan *epoch, epochAhead), read: make(chan *epoch), out: make(chan *epoch),
-		acked: make(chan struct{}, 1)}
-	s.behind = from.Base > 0 || m.v.EndMark().Bytes-s.logged > jumpFirst
+		acked: make(chan struct{}, 1), word: make(chan []byte), moved: make(chan struct{}, 1), kept: make(chan wire.Kept, 1),
+		behind: true, carries: m.taken&wire.CapSnapshots != 0}
 	for range epochAhead {
 		s.free <- &epoch{}
 	}
@@ -154,22 +161,35 @@ func (s *shipment) giveUp(err error) {
 }
 
 // readEpoch waits for durable records and reads some into ep. Any position is a cut of the source, so the
-// epoch may end wherever the read did. With a large lag, or where the log is not complete any more, it goes on with
-// a jump epoch: each chunk once, as of a cut that lies ahead.
+// epoch may end wherever the read did, but not beyond a snapshot. With a large lag, or where the log is not complete any more,
+// it goes on with a jump epoch: each chunk once, as of a cut that lies ahead.
 func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 	for {
-		at := s.log.Position()
-		if s.cut == nil && s.farBehind(at) {
-			if err := s.openCut(at); err != nil {
-				return err
-			}
-		}
 		if s.cut != nil {
 			return s.readCut(ep)
 		}
-		_, durable := s.m.v.Pointers()
+		at := s.log.Position()
+		_, durable := s.m.v.Pointers() // before the snapshots: one that is made meanwhile lies at or above it
+		stop := s.next(at)
+		if stop != nil && stop.Position == at {
+			if err := s.carry(ctx, stop.Name, at); err != nil {
+				return err
+			}
+			continue
+		}
+		if s.farBehind(at, stop) {
+			if err := s.openCut(at, stop); err != nil {
+				return err
+			}
+			if s.cut != nil || stop != nil { // else nothing is durable beyond
+				continue
+			}
+		}
+		if stop != nil {
+			durable = min(durable, stop.Position)
+		}
 		if at >= durable {
-			if err := s.m.v.WaitDurable(ctx, at); err != nil {
+			if err := s.await(ctx, at); err != nil {
 				return err
 			}
 			continue
@@ -191,27 +211,47 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 	}
 }
 
-// farBehind tells whether the mirror is to be brought up by a jump epoch: one was begun, or the log is not complete any more,
-// or there is so much of it that the same chunks are likely to be in it many times.
-func (s *shipment) farBehind(at aodi.Position) bool {
-	lag := s.m.v.EndMark().Bytes - s.logged
-	if s.loose {
-		lag = 0
-	}
-	return s.first && s.behind || lag > jumpLag || at < s.m.v.HistoryFloor()
+// await waits until there is something to ship, or to tell, at a position or above.
+func (s *shipment) await(ctx context.Context, at aodi.Position) error {
+	return s.m.v.WaitDurable(ctx, at, func() bool {
+		stop := s.next(at)
+		return stop != nil && stop.Position == at
+	})
 }
 
-// openCut begins a jump epoch, unless there is nothing durable beyond at.
-func (s *shipment) openCut(at aodi.Position) error {
+// farBehind tells whether the mirror is to be brought up by a jump epoch, to the next snapshot or else to the present: one was
+// begun, or the log is not complete any more, or there is so much of it that the same chunks are likely to be in it many times.
+func (s *shipment) farBehind(at aodi.Position, stop *aodi.SnapshotInfo) bool {
+	if s.loose {
+		return s.first && s.behind || at < s.m.v.HistoryFloor()
+	}
+	lag, limit := s.m.v.EndMark().Bytes-s.logged, int64(jumpLag)
+	if s.behind = s.behind && lag > jumpFirst; s.behind {
+		limit = jumpFirst
+	}
+	if stop != nil {
+		lag = stop.Logged - s.logged
+	}
+	return s.first && s.from.Base > 0 || lag > limit || at < s.m.v.HistoryFloor()
+}
+
+// openCut begins a jump epoch, unless there is nothing durable beyond at, or no such snapshot any more.
+func (s *shipment) openCut(at aodi.Position, stop *aodi.SnapshotInfo) error {
 	from := aodi.CutFrom{Position: at}
 	if s.first {
 		from = s.from // at its position
 	}
+	if stop != nil {
+		from.Snapshot = stop.Name
+	}
 	cut, err := s.m.v.OpenCut(from)
+	if errors.Is(err, aodi.ErrNoSnapshot) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("open a cut for the records from %d on: %w", at, err)
 	}
-	s.first = false
+	s.first, s.behind = false, s.behind && stop != nil
 	if cut.End <= at {
 		cut.Close()
 		return nil
@@ -265,6 +305,8 @@ func (s *shipment) runSend(ctx context.Context) {
 		case ep := <-out:
 			err = s.send(ctx, ep)
 			s.free <- ep
+		case frame := <-s.word:
+			err = s.l.say(frame, s.m.cfg.ReadTimeout)
 		case <-s.acked:
 			continue
 		case <-beat.C:
@@ -300,7 +342,7 @@ func (s *shipment) send(ctx context.Context, ep *epoch) error {
 // runReceive hears the peer until the link ends.
 func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
 	for {
-		t, err := r.Next(wire.Of(wire.TypeAck, wire.TypeBeat, wire.TypeRefuse))
+		t, err := r.Next(wire.Of(wire.TypeAck, wire.TypeKept, wire.TypeBeat, wire.TypeRefuse))
 		switch {
 		case err == io.EOF:
 			return progress, fmt.Errorf("%v: the peer hung up", s.l)
@@ -308,6 +350,10 @@ func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
 			return progress, fmt.Errorf("%v: %w", s.l, err)
 		case t == wire.TypeRefuse:
 			return progress, told(r)
+		case t == wire.TypeKept:
+			if err := s.heard(r.Kept()); err != nil {
+				return progress, err
+			}
 		case t == wire.TypeAck:
 			moved, err := s.m.ack(r.Ack())
 			if err != nil {
@@ -318,9 +364,11 @@ func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
 				s.m.moved()
 			}
 			s.m.rememberSometimes()
-			select {
-			case s.acked <- struct{}{}:
-			default:
+			for _, c := range []chan struct{}{s.acked, s.moved} {
+				select {
+				case c <- struct{}{}:
+				default:
+				}
 			}
 		}
 	}

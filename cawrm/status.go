@@ -30,6 +30,7 @@ type Status struct {
 	Reason      string    // why it is down; empty while it is not
 	LastError   string    // why it was down last; kept when the link is back
 	LastErrorAt time.Time // zero: it never was
+	Declined    string    // why the mirror does not keep the last snapshot that it was told of; empty when it does
 	SyncPtr     aodi.Position
 	LagRecords  uint64
 	LagBytes    int64
@@ -65,7 +66,7 @@ func (m *Mirror) Status() Status {
 	st.PackSeconds, st.Level = time.Duration(t.cpu.Load()).Seconds(), wire.Level(t.level.Load()).String()
 	st.Commits, st.Links = m.commits.Load(), m.links.Load()
 	connected, mark, known := m.connected, m.mark, m.markKnown
-	st.Settings, st.Kept = m.settings, m.cfg.Kept
+	st.Settings, st.Kept, st.Declined = m.settings, m.cfg.Kept, m.declined
 	if m.target.Loose {
 		st.Loose = LooseFilling
 		if m.loose.steady {

@@ -45,6 +45,8 @@ func (w *world) drain() {
 		for _, n := range w.nodes[1:] {
 			if n.end() != w.model.end {
 				behind += say(" %s at %d", n.name, n.end())
+			} else if s := n.lacks(); s != "" {
+				behind += say(" %s without the snapshot %s", n.name, s)
 			}
 		}
 		if behind == "" {
@@ -61,6 +63,8 @@ func (w *world) drain() {
 	}
 	for _, n := range w.nodes {
 		w.compare(n)
+		w.compareSnapshots(n, true)
+		w.copies(n, true)
 		if a, b := s.v.EndMark().Bytes, n.v.EndMark().Bytes; a != b && n.v.HistoryFloor() == 0 { // a jump epoch leaves out what was superseded
 			w.fatal("cut", "the source has logged %d bytes, %s %d", a, n.name, b)
 		}

@@ -16,6 +16,9 @@ func (w *world) look() {
 		w.compare(n)
 		w.compareSnapshots(n, false)
 	}
+	for _, n := range w.nodes {
+		w.copies(n, false)
+	}
 }
 
 // pointers holds the pointers of all nodes against each other.

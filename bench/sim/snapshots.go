@@ -2,6 +2,7 @@ package sim
 
 import (
 	"slices"
+	"strings"
 
 	"cawrm/aodi"
 )
@@ -10,6 +11,7 @@ import (
 type snaps struct {
 	there []string // made, and somebody heard so
 	maybe []string // being made or deleted when the process ended: there or not
+	gone  []string // somebody has tried to delete them here
 	next  int
 }
 
@@ -55,6 +57,7 @@ func (w *world) opDeleteSnapshot() {
 	name := n.snaps.there[w.rng.IntN(len(n.snaps.there))]
 	n.snaps.forget(name)
 	n.snaps.maybe = append(n.snaps.maybe, name)
+	n.snaps.gone = append(n.snaps.gone, name)
 	n.calmly(func() {
 		err := n.v.DeleteSnapshot(name)
 		w.say("  -> %s, %v", name, err)
@@ -87,7 +90,7 @@ func (w *world) compareSnapshots(n *node, all bool) {
 }
 
 func (w *world) compareSnapshot(n *node, s aodi.SnapshotInfo) {
-	if !slices.Contains(n.snaps.there, s.Name) && !slices.Contains(n.snaps.maybe, s.Name) {
+	if !n.copied(s.Name) && !slices.Contains(n.snaps.there, s.Name) && !slices.Contains(n.snaps.maybe, s.Name) {
 		w.fatal("snapshot", "%s has a snapshot %s that was deleted, or never made", n.name, s.Name)
 	}
 	if s.Position > w.known {
@@ -118,4 +121,74 @@ func (w *world) compareSnapshot(n *node, s aodi.SnapshotInfo) {
 		w.fatal("snapshot", "%s@%s: %d chunks are mapped, not %d", n.name, s.Name, used, want)
 	}
 	w.count("snapshots compared", 1)
+}
+
+// copied tells whether a snapshot is one that a node has from its source: names begin with who made them.
+func (n *node) copied(name string) bool { return !strings.HasPrefix(name, n.name) }
+
+// opDeleteCopy deletes a snapshot that a mirror has from its source. It can come back as long as the mirror stands there: the
+// source does not know, after a restart.
+func (w *world) opDeleteCopy() {
+	n := w.nodes[1+w.rng.IntN(len(w.nodes)-1)]
+	if !n.up() || n.v.Status().Failed != nil {
+		return
+	}
+	list := slices.DeleteFunc(n.v.Snapshots(), func(s aodi.SnapshotInfo) bool { return !n.copied(s.Name) })
+	if len(list) == 0 {
+		return
+	}
+	name := list[w.rng.IntN(len(list))].Name
+	n.snaps.gone = append(n.snaps.gone, name)
+	n.calmly(func() {
+		err := n.v.DeleteSnapshot(name)
+		w.say("  -> %s@%s, %v", n.name, name, err)
+		if err != nil && !n.d.isDead() && !w.allowed(n, err) {
+			w.fatal("error", "delete snapshot: %v", err)
+		}
+	})
+}
+
+// copies holds the snapshots of a mirror against its source's: whatever the source has below the mirror's position is there too, at
+// the same position, of the same time; and the mirror has none that the source has lost.
+func (w *world) copies(n *node, whole bool) {
+	if n.from == nil || !n.up() || !n.from.up() {
+		return
+	}
+	end := n.end() // in this order: both sides go on
+	had := n.from.v.Snapshots()
+	here := n.v.Snapshots()
+	has := n.from.v.Snapshots()
+	if n.d.isDead() || n.from.d.isDead() {
+		return
+	}
+	for _, s := range had {
+		i := find(here, s.Name)
+		switch {
+		case i >= 0 && (here[i].Position != s.Position || !here[i].Time.Equal(s.Time)):
+			w.fatal("copy", "%s@%s is at %d, of %v; %s has it at %d, of %v", n.name, s.Name, here[i].Position, here[i].Time, n.from.name, s.Position, s.Time)
+		case i < 0 && (whole || s.Position < end) && !slices.Contains(n.snaps.gone, s.Name):
+			w.fatal("copy", "%s, at %d, lacks the snapshot %s of position %d", n.name, end, s.Name, s.Position)
+		case i >= 0:
+			w.count("snapshots at a mirror", 1)
+		}
+	}
+	for _, s := range here {
+		if n.copied(s.Name) && find(has, s.Name) < 0 && !slices.Contains(n.from.snaps.gone, s.Name) {
+			w.fatal("copy", "%s has the snapshot %s of position %d, which %s has not", n.name, s.Name, s.Position, n.from.name)
+		}
+	}
+}
+
+func find(list []aodi.SnapshotInfo, name string) int {
+	return slices.IndexFunc(list, func(s aodi.SnapshotInfo) bool { return s.Name == name })
+}
+
+// lacks tells which snapshots of its source a mirror has not got yet.
+func (n *node) lacks() string {
+	for _, s := range n.from.v.Snapshots() {
+		if find(n.v.Snapshots(), s.Name) < 0 && !slices.Contains(n.snaps.gone, s.Name) {
+			return s.Name
+		}
+	}
+	return ""
 }

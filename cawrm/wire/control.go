@@ -3,7 +3,6 @@ package wire
 import (
 	"fmt"
 	"strings"
-	"unicode"
 
 	"cawrm/aodi/format"
 )
@@ -49,13 +48,7 @@ func AppendRefuse(b []byte, c Code, text string) []byte {
 
 // Refuse decodes the REFUSE that Next has read. Of the text only what prints is left: it goes to logs and terminals.
 func (r *Reader) Refuse() (Code, string) {
-	text := strings.Map(func(c rune) rune {
-		if !unicode.IsPrint(c) {
-			return '?'
-		}
-		return c
-	}, string(r.body[2:min(len(r.body), 2+MaxText)]))
-	return Code(le.Uint16(r.body)), text
+	return Code(le.Uint16(r.body)), printable(r.body[2:min(len(r.body), 2+MaxText)])
 }
 
 // AppendAck appends an ACK frame.

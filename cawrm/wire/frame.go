@@ -19,10 +19,14 @@ const (
 	TypeRecords Type = 4
 	TypeAck     Type = 5
 	TypeBeat    Type = 6
+
+	TypeSnapshot Type = 7
+	TypeKept     Type = 8
 )
 
 var typeNames = [...]string{TypeHello: "HELLO", TypeWelcome: "WELCOME", TypeRefuse: "REFUSE",
-	TypeRecords: "RECORDS", TypeAck: "ACK", TypeBeat: "BEAT"}
+	TypeRecords: "RECORDS", TypeAck: "ACK", TypeBeat: "BEAT",
+	TypeSnapshot: "SNAPSHOT", TypeKept: "KEPT"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) && t != 0 {
@@ -157,6 +161,10 @@ func (t Type) bounds() (lowest, limit int, flags uint8) {
 		return 8, 8, 0
 	case TypeBeat:
 		return 0, 0, 0
+	case TypeSnapshot:
+		return snapshotFixed + 1, snapshotFixed + MaxSnapshotName, 0
+	case TypeKept:
+		return keptFixed, keptFixed + MaxText, 0
 	}
 	return 0, -1, 0
 }

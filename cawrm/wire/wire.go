@@ -17,7 +17,7 @@
 //	  | BEAT     whenever nothing was sent for an interval  -->  |
 //	  |  <-- BEAT     whenever nothing was sent for an interval  |
 //
-// The source never waits for an ACK before it sends on. BEAT is not answered: each side sends it of its own
+// The source never waits for an ACK before it sends on, but where a snapshot stands. BEAT is not answered: each side sends it of its own
 // accord, so that a slow line, on which a question would queue behind megabytes of records, is
 // not taken for a dead one.
 //
@@ -40,6 +40,8 @@
 //	4 RECORDS   <= 2 MiB     1 commit: an epoch ends here, 2 jump: of a jump epoch, 4 packed: the data is a zstd frame
 //	5 ACK       8
 //	6 BEAT      0
+//	7 SNAPSHOT  25 to 279
+//	8 KEPT      8 to 1032
 //
 // # HELLO (hello.go)
 //
@@ -62,7 +64,7 @@
 // A volume id of zero means "none yet": the mirror is empty and takes the source's. sync_ptr is the position
 // of the last committed cut, name the peer's own. With a base other than zero the mirror has got a part of a jump epoch: the
 // chunks below cursor as of base. The capabilities taken are a subset of those offered;
-// none is defined so far.
+// 1: CapSnapshots.
 //
 // # REFUSE (control.go)
 //
@@ -112,6 +114,23 @@
 //	| sync_ptr   |    all records below it are committed: durable, and shown
 //	+------------+
 //
+// # SNAPSHOT, KEPT (snapshot.go)
+//
+//	 0          8      16     24
+//	+----------+------+------+- - - - - - - - -+
+//	| position | time | size | name, UTF-8     |    the mirror is to keep what it shows as this snapshot of the source
+//	| pos      | ns   | u64  | 1 to 255        |
+//	+----------+------+------+- - - - - - - - -+
+//
+//	 0          8
+//	+----------+- - - - - - - -+
+//	| position | text, UTF-8   |    it does, durably; or it does not, for this reason
+//	| pos      | <= 1024       |
+//	+----------+- - - - - - - -+
+//
+// A source says SNAPSHOT only after the ACK of exactly that position, and nothing but BEAT until it has heard KEPT. It says it
+// again when it cannot know the answer; the mirror then says KEPT again. Only with CapSnapshots.
+//
 // # Versions
 //
 // The frame header, the place of the version in HELLO and WELCOME, and REFUSE stay as they are in all
@@ -139,6 +158,9 @@ const (
 	// MaxName bounds a NAME, MaxText a refusal's text, in bytes.
 	MaxName = 1024
 	MaxText = 1024
+	// CapSnapshots is the capability that the mirror keeps the source's snapshots.
+	CapSnapshots = 1 << 0
+
 	// MaxLinks bounds a lineage.
 	MaxLinks = 2048
 	// MaxKeepAlive bounds the interval that a source may ask for.

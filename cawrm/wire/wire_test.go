@@ -18,7 +18,7 @@ import (
 	"cawrm/cawrm/wire"
 )
 
-var all = wire.Of(wire.TypeHello, wire.TypeWelcome, wire.TypeRefuse, wire.TypeRecords, wire.TypeAck, wire.TypeBeat)
+var all = wire.Of(wire.TypeHello, wire.TypeWelcome, wire.TypeRefuse, wire.TypeRecords, wire.TypeAck, wire.TypeBeat, wire.TypeSnapshot, wire.TypeKept)
 
 func uuid(b byte) (u format.UUID) {
 	for i := range u {
@@ -38,6 +38,8 @@ var (
 		{Birth: 103, LBA: 9, Kind: format.KindZero, Count: 2},
 	}, Data: bytes.Repeat([]byte{0xab}, format.ChunkSize)}
 )
+
+var snapshot = wire.Snapshot{Position: 104, Time: 1_700_000_000_000_000_000, Size: 1 << 20, Name: "monday"}
 
 func must(b []byte, err error) []byte {
 	if err != nil {
@@ -66,6 +68,9 @@ func frames() []struct {
 		{"records", recordsFrame(&records), records},
 		{"ack", wire.AppendAck(nil, 104), format.Position(104)},
 		{"beat", wire.AppendBeat(nil), nil},
+		{"snapshot", must(wire.AppendSnapshot(nil, &snapshot)), snapshot},
+		{"kept", wire.AppendKept(nil, &wire.Kept{Position: 104}), wire.Kept{Position: 104}},
+		{"kept_not", wire.AppendKept(nil, &wire.Kept{Position: 104, Declined: "taken"}), wire.Kept{Position: 104, Declined: "taken"}},
 	}
 }
 
@@ -89,6 +94,10 @@ func decode(r *wire.Reader, allow wire.Set) (any, error) {
 		return rec, err
 	case wire.TypeAck:
 		return r.Ack(), nil
+	case wire.TypeSnapshot:
+		return r.Snapshot()
+	case wire.TypeKept:
+		return r.Kept(), nil
 	}
 	return nil, nil
 }
@@ -365,6 +374,8 @@ func fuzz(f *testing.F, allow wire.Set) {
 				again, err = wire.AppendHello(nil, &x)
 			case wire.Welcome:
 				again, err = wire.AppendWelcome(nil, &x)
+			case wire.Snapshot:
+				again, err = wire.AppendSnapshot(nil, &x)
 			case wire.Records:
 				again, err = wire.AppendRecords(nil, &x)
 				again = append(again, x.Data...)
@@ -384,7 +395,8 @@ func fuzz(f *testing.F, allow wire.Set) {
 	})
 }
 
-func FuzzHello(f *testing.F)   { fuzz(f, wire.Of(wire.TypeHello)) }
-func FuzzWelcome(f *testing.F) { fuzz(f, wire.Of(wire.TypeWelcome, wire.TypeRefuse)) }
-func FuzzRecords(f *testing.F) { fuzz(f, wire.Of(wire.TypeRecords, wire.TypeBeat, wire.TypeRefuse)) }
-func FuzzAck(f *testing.F)     { fuzz(f, wire.Of(wire.TypeAck, wire.TypeBeat, wire.TypeRefuse)) }
+func FuzzHello(f *testing.F)    { fuzz(f, wire.Of(wire.TypeHello)) }
+func FuzzWelcome(f *testing.F)  { fuzz(f, wire.Of(wire.TypeWelcome, wire.TypeRefuse)) }
+func FuzzRecords(f *testing.F)  { fuzz(f, wire.Of(wire.TypeRecords, wire.TypeBeat, wire.TypeRefuse)) }
+func FuzzAck(f *testing.F)      { fuzz(f, wire.Of(wire.TypeAck, wire.TypeBeat, wire.TypeRefuse)) }
+func FuzzSnapshot(f *testing.F) { fuzz(f, wire.Of(wire.TypeSnapshot, wire.TypeKept)) }

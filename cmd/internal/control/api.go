@@ -129,6 +129,8 @@ type Mirror struct {
 	EpochProgress float64 `json:"epoch_progress"`            // of a jump epoch that is on its way: 0 to 1, as far as it was sent; else 0
 	LastErrorTime string  `json:"last_error_time,omitempty"` // RFC 3339
 
+	SnapshotDeclined string `json:"snapshot_declined,omitempty"` // @SNAP: why the mirror does not keep the last snapshot that it was told of
+
 	ZeroBytes   int64   `json:"zero_bytes"`   // of data_bytes, chunks of zeroes, which are not sent
 	RepeatBytes int64   `json:"repeat_bytes"` // of data_bytes, chunks that the mirror had just got, which are not sent again
 	PackSeconds float64 `json:"pack_seconds"` // processor time that making the data smaller took

@@ -121,6 +121,8 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		Links:      st.Links,
 		LastError:  st.LastError,
 
+		SnapshotDeclined: st.Declined,
+
 		Settings: st.Settings.String(),
 		Kept:     st.Kept,
 

@@ -147,6 +147,8 @@ func flushNote(m control.Mirror) string {
 
 func linkNote(v control.Volume, m control.Mirror) string {
 	switch {
+	case m.State == control.StateSynced && m.SnapshotDeclined != "":
+		return clean("does not keep " + m.SnapshotDeclined)
 	case m.State == control.StateSynced, m.State == control.StatePaused:
 		return ""
 	case m.State != control.StateSyncing:
