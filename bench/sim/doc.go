@@ -13,6 +13,7 @@
 //	back      a mirror's position never goes back
 //	ahead     no mirror is beyond what its source has durable; sync_ptr is not beyond what the mirror holds
 //	twice     recovering twice gives what recovering once gave
+//	meta      a copy that has lost its newest meta chunk comes up with the same, or refuses
 //	checker   recovery.Check agrees with every disk that a crash or a close has left
 //	read      clients read what they wrote, extents say what is a hole
 //	rot       a bit that flips at rest leaves what is right, or a refusal

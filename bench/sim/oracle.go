@@ -171,6 +171,10 @@ func (w *world) revive(n *node) bool {
 	if w.rng.IntN(4) == 0 && n.image == nil {
 		twice = w.recoverTwice(n)
 	}
+	var before *outcome
+	if w.rng.IntN(4) == 0 && n.image == nil {
+		before = w.recoverFromBefore(n)
+	}
 	w.keep(n)
 	if !n.boot() {
 		return false
@@ -181,6 +185,9 @@ func (w *world) revive(n *node) bool {
 	}
 	if twice != nil && twice.end != end && n.from == nil { // a mirror may have been fed already
 		w.fatal("twice", "%s comes up at %d, a copy of its disk came up at %d", n.name, end, twice.end)
+	}
+	if before != nil && before.end != end && n.from == nil {
+		w.fatal("meta", "%s comes up at %d, a copy whose newest meta chunk is lost came up at %d", n.name, end, before.end)
 	}
 	w.recovered(n, end)
 	return n.up()
@@ -270,4 +277,35 @@ func (w *world) recoverTwice(n *node) *outcome {
 	}
 	w.count("twice", 1)
 	return &outcome{first}
+}
+
+// recoverFromBefore opens a copy of a node's disk that has lost its newest meta chunk. The checkpoint before may not do, when
+// an opening came in between, but then that is said.
+func (w *world) recoverFromBefore(n *node) *outcome {
+	rng := w.split()
+	if n.mem.Pending() {
+		return nil
+	}
+	d := n.mem.Crash(rng)
+	defer d.Free()
+	c, err := recovery.Newest(d)
+	if err != nil {
+		w.fatal("open", "%s: a copy: %v", n.name, err)
+	}
+	w.must(d.WriteCached(make([]byte, chunkSize), int64(1+c.Meta.Seq%2)*chunkSize))
+	w.must(d.Sync())
+	v, err := w.alone(d)
+	if err != nil {
+		w.count("copies without their newest meta chunk refused", 1)
+		return nil
+	}
+	defer v.Close()
+	w.count("copies without their newest meta chunk opened", 1)
+	end, _ := v.Pointers()
+	if v.Size() > 0 && end <= w.known && w.burst == nil {
+		if bad, err := w.differs(v, end); bad != "" || err != nil {
+			w.fatal("meta", "%s, from the checkpoint before: %s %v", n.name, bad, err)
+		}
+	}
+	return &outcome{end}
 }
