@@ -3,6 +3,7 @@ package aodi
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"cawrm/aodi/format"
 )
@@ -102,13 +103,11 @@ func (c *Cut) moveTo(name string, all []format.Snapshot) error {
 func (c *Cut) Close() {
 	c.v.mapMu.Lock()
 	defer c.v.mapMu.Unlock()
-	s := &c.v.segs
-	for i, h := range s.holds {
-		if h == c.hold {
-			s.holds = append(s.holds[:i], s.holds[i+1:]...)
-			return
-		}
-	}
+	c.v.unholdLocked(c.hold)
+}
+
+func (v *Volume) unholdLocked(h *hold) {
+	v.segs.holds = slices.DeleteFunc(v.segs.holds, func(x *hold) bool { return x == h })
 }
 
 // findGone finds the ranges in which something may have to be discarded or zeroed: where the log is complete from From on,

@@ -74,6 +74,10 @@ func (v *Volume) freeze(flags uint32, snap *snapshot) (*frozen, error) {
 		return nil, err
 	}
 	f.catalog = v.catalogLocked()
+	v.expireLocked()
+	if snap == nil && v.wantsCutLocked() {
+		snap = &snapshot{cut: true, time: v.now().UnixNano()}
+	}
 	if snap != nil {
 		v.freezeSnapshotLocked(f, snap)
 		f.catalog.Snapshots = append(f.catalog.Snapshots, f.snap.entry())
@@ -143,7 +147,7 @@ func (v *Volume) collectDeadLocked(f *frozen) error {
 		if err != nil {
 			return err
 		}
-		if v.segs.recentLog(r) || v.segs.held(seg, r) || v.segs.filled[seg] && !short {
+		if v.segs.recentLog(r) || v.segs.held(seg, r) || v.segs.filled[seg] && !short || v.remembersLocked(r) {
 			continue
 		}
 		if r.Kind == format.BatchLog {

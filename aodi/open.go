@@ -22,6 +22,7 @@ type Options struct {
 	CheckpointInterval time.Duration    // and after so long, if anything is new; 0: 30 s
 	MapMemory          int64            // bytes of map pages in memory before writers wait for a checkpoint; 0: 128 MiB
 	Now                func() time.Time // nil: time.Now
+	History            HistoryWindow    // what can be read again; zero: nothing
 	Base               *View            // what a clone is made of; Close closes it
 }
 

@@ -50,6 +50,7 @@ type snapshot struct {
 	time     int64
 	logged   uint64
 	log      format.LogPlace
+	cut      bool // of the history: nobody named it
 	deleting bool
 	users    int // views that are open
 }
@@ -118,7 +119,7 @@ func (v *Volume) Snapshots() []SnapshotInfo {
 	defer v.mapMu.RUnlock()
 	all := []SnapshotInfo{}
 	for _, s := range v.snaps {
-		if !s.deleting {
+		if !s.deleting && !s.cut {
 			all = append(all, s.info())
 		}
 	}
@@ -133,7 +134,7 @@ func (s *snapshot) info() SnapshotInfo {
 // snapshotLocked finds a snapshot by its name, nil if there is none.
 func (v *Volume) snapshotLocked(name string) *snapshot {
 	for _, s := range v.snaps {
-		if s.name == name && !s.deleting {
+		if s.name == name && !s.deleting && !s.cut {
 			return s
 		}
 	}
@@ -169,7 +170,7 @@ func (v *Volume) loadSnapshots() {
 	for _, s := range v.catalog.Snapshots {
 		t := tree{id: treeMap, arena: v.arena, pages: v.pages, root: s.Root, height: int(s.Height)}
 		v.pushSnapshotLocked(&snapshot{head: head{tree: t, mapped: int64(s.Mapped), gone: s.Gone}, name: s.Name, position: s.Position,
-			size: s.Size, time: s.Time, logged: s.Logged, log: s.Log, deleting: s.Flags&format.FlagDeleting != 0})
+			size: s.Size, time: s.Time, logged: s.Logged, log: s.Log, deleting: s.Flags&format.FlagDeleting != 0, cut: s.Flags&format.FlagCut != 0})
 	}
 	v.catalog.Snapshots = nil
 }
@@ -195,6 +196,9 @@ func (v *Volume) catalogLocked() format.Catalog {
 func (s *snapshot) entry() format.Snapshot {
 	e := format.Snapshot{Name: s.name, Position: s.position, Root: s.tree.root, Height: uint32(s.tree.height), Size: s.size,
 		Time: s.time, Mapped: uint64(s.mapped), Gone: s.gone, Logged: s.logged, Log: s.log}
+	if s.cut {
+		e.Flags |= format.FlagCut
+	}
 	if s.deleting {
 		e.Flags |= format.FlagDeleting
 	}

@@ -10,6 +10,7 @@ type View struct {
 	v    *Volume
 	snap *snapshot
 	name string
+	done func() // of a moment of the history: gives back what it holds
 }
 
 // OpenView opens a snapshot for reading. It cannot be deleted until the view is closed. Any goroutine. Errors: ErrNoSnapshot.
@@ -21,11 +22,15 @@ func (v *Volume) OpenView(name string) (*View, error) {
 		return nil, fmt.Errorf("%s@%s: %w", v.d.Name(), name, ErrNoSnapshot)
 	}
 	s.users++
-	return &View{v, s, name}, nil
+	return &View{v: v, snap: s, name: name}, nil
 }
 
 // Close lets the snapshot be deleted.
 func (w *View) Close() {
+	if w.done != nil {
+		w.done()
+		return
+	}
 	w.v.mapMu.Lock()
 	defer w.v.mapMu.Unlock()
 	w.snap.users--

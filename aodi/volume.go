@@ -12,6 +12,7 @@
 //	space   dead segment -> freed by a checkpoint (freeze.go) -> used again, or punched when the volume rests (reclaim.go)
 //	snapshot a checkpoint's root is kept (snapshots.go), read (view.go), and deleted leaf by leaf (reap.go)
 //	clone    a volume of its own over a snapshot of another one (clone.go)
+//	history  snapshots that nobody named, and the log behind them (history.go)
 //	open    newest checkpoint + roll-forward (package recover) applied by the code of live writes (open.go)
 //
 // # Positions

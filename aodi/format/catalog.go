@@ -39,6 +39,7 @@ type Snapshot struct {
 // Flags of a snapshot.
 const (
 	FlagDeleting = 1 << 0 // nobody sees it, and what only it leads to is being freed
+	FlagCut      = 1 << 1 // of the history: it has no name
 )
 
 // SnapshotBytes is the size of a snapshot in the catalog, but for its name.

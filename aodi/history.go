@@ -1,0 +1,235 @@
+package aodi
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"cawrm/aodi/format"
+)
+
+// History is a window of time, or of log, in which every state of the volume can be read again. It is made of snapshots that
+// nobody named (cuts), one at a checkpoint now and then, and of the log behind the oldest, no segment of which is freed.
+// A moment is read as the cut before it, with the records between the two rolled forward into a map of its own: that takes
+// time and memory for what was written between two cuts, whatever the size of the volume.
+//
+// What falls out of the window is deleted as snapshots are, oldest first; so is what stands in the way when space runs short.
+
+// HistoryWindow says how far back the history goes: the shorter of both; the zero value is none.
+type HistoryWindow struct {
+	Age   time.Duration // 0: any
+	Bytes int64         // of the log; 0: any
+}
+
+func (w HistoryWindow) on() bool { return w.Age > 0 || w.Bytes > 0 }
+
+// historyCuts is how many cuts a full window has, about.
+const historyCuts = 500
+
+// ErrNoHistory is returned for a moment that the history does not hold.
+var ErrNoHistory = errors.New("the history does not go back so far")
+
+// wantsCutLocked tells whether a checkpoint is to keep its root for the history.
+func (v *Volume) wantsCutLocked() bool {
+	w := v.opt.History
+	if !w.on() || !v.hasIdentity {
+		return false
+	}
+	last := v.newestCutLocked()
+	switch {
+	case last == nil:
+		return true
+	case last.position == v.shown():
+		return false
+	case w.Age > 0 && v.now().UnixNano()-last.time >= int64(w.Age)/historyCuts:
+		return true
+	}
+	return w.Bytes > 0 && int64(v.logged-last.logged)*chunkSize >= w.Bytes/historyCuts
+}
+
+func (v *Volume) newestCutLocked() *snapshot {
+	for i := len(v.snaps) - 1; i >= 0; i-- {
+		if s := v.snaps[i]; s.cut && !s.deleting {
+			return s
+		}
+	}
+	return nil
+}
+
+// oldestCutLocked is the first cut that is not being deleted, nil when there is none.
+func (v *Volume) oldestCutLocked() *snapshot {
+	for _, s := range v.snaps {
+		if s.cut && !s.deleting {
+			return s
+		}
+	}
+	return nil
+}
+
+// expireLocked gives up what lies before the window. The oldest cut in it is at its begin or before, so that all of it can be read.
+func (v *Volume) expireLocked() {
+	w, gone := v.opt.History, false
+	var before *snapshot
+	for _, s := range v.snaps {
+		if !s.cut || s.deleting {
+			continue
+		}
+		if before != nil && before.users == 0 && (!w.on() || v.outOfWindow(w, s)) {
+			before.deleting, gone = true, true
+		}
+		before = s
+	}
+	if before != nil && !w.on() && before.users == 0 {
+		before.deleting, gone = true, true
+	}
+	if s := v.oldestCutLocked(); s != nil && s.users == 0 && v.shortOfSpaceLocked() {
+		v.log.Warn("space is short: the history gives way", "from", time.Unix(0, s.time).UTC())
+		s.deleting, gone = true, true
+	}
+	if gone {
+		v.reaper.request()
+	}
+}
+
+// outOfWindow tells whether a cut is old enough that nothing before it is wanted.
+func (v *Volume) outOfWindow(w HistoryWindow, s *snapshot) bool {
+	return w.Age > 0 && v.now().UnixNano()-s.time >= int64(w.Age) || w.Bytes > 0 && int64(v.logged-s.logged)*chunkSize >= w.Bytes
+}
+
+// remembersLocked tells whether the history needs a segment of the log.
+func (v *Volume) remembersLocked(r format.SegmentRow) bool {
+	s := v.oldestCutLocked()
+	return s != nil && r.Kind == format.BatchLog && r.MaxPosition > s.position
+}
+
+// HistoryFrom is the moment from which on the history can be read; zero when there is none.
+func (v *Volume) HistoryFrom() time.Time {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	if s := v.oldestCutLocked(); s != nil {
+		return time.Unix(0, s.time)
+	}
+	return time.Time{}
+}
+
+// OpenMoment opens the volume as it was at a moment: with all records of batches that were begun until then. What it refers to is
+// held until the view is closed. Any goroutine. Errors: ErrNoHistory; the disk's.
+func (v *Volume) OpenMoment(at time.Time) (*View, error) {
+	if v.role == RolePrimary {
+		if err := v.flush(); err != nil { // the log is read from the disk
+			return nil, err
+		}
+	}
+	v.mapMu.Lock()
+	var cut *snapshot
+	for _, s := range v.snaps {
+		if s.cut && !s.deleting && s.time <= at.UnixNano() {
+			cut = s
+		}
+	}
+	if cut == nil {
+		defer v.mapMu.Unlock()
+		if s := v.oldestCutLocked(); s != nil {
+			return nil, fmt.Errorf("%w: to %s, not to %s", ErrNoHistory, time.Unix(0, s.time).UTC().Format(time.RFC3339Nano), at.UTC().Format(time.RFC3339Nano))
+		}
+		return nil, fmt.Errorf("%w: none is kept; `cawrm serve --history 24h` does", ErrNoHistory)
+	}
+	cut.users++ // as long as the cut stays, so does the log behind it
+	// What the map of the moment leads to must not move: nothing that is there now is freed.
+	h := &hold{young: map[uint32]bool{}}
+	v.segs.holds = append(v.segs.holds, h)
+	a := &arena{gen: 1}
+	past := &snapshot{head: head{tree: tree{id: treeMap, arena: a, pages: v.pages, root: cut.tree.root, height: cut.tree.height}, mapped: cut.mapped},
+		position: cut.position, size: cut.size, time: cut.time, logged: cut.logged, log: cut.log}
+	v.mapMu.Unlock()
+	w := &View{v: v, snap: past, name: at.UTC().Format(time.RFC3339Nano), done: func() {
+		v.mapMu.Lock()
+		defer v.mapMu.Unlock()
+		cut.users--
+		v.unholdLocked(h)
+		a.close()
+	}}
+	err := v.rollInto(past, at)
+	if err == nil && cut.position < v.HistoryFloor() {
+		err = fmt.Errorf("%w: from %s on the source sent one state only", ErrNoHistory, w.name) // a jump epoch
+	}
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("%s at %s: %w", v.d.Name(), w.name, err)
+	}
+	return w, nil
+}
+
+// rollInto applies the records from a cut to a moment to the cut's map. Nobody else has that map yet.
+func (v *Volume) rollInto(past *snapshot, at time.Time) error {
+	_, durable := v.Pointers()
+	r, err := v.ReadLog(past.position)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	r.ahead = headerAhead
+	r.seg, r.chunk, r.found, r.hdr.Next = past.log.Segment, past.log.Chunk, true, past.log.Next
+	for r.pos < durable {
+		first := r.pos
+		entries, err := r.nextEntries()
+		if err != nil {
+			return err
+		}
+		if r.hdr.Time > at.UnixNano() || r.hdr.First < first {
+			return nil
+		}
+		phys := v.geo.Phys(r.last.Segment, r.last.Chunk)
+		for i := range entries {
+			if entries[i].Kind == format.KindData {
+				phys++
+			}
+			if err := past.apply(&entries[i], phys); err != nil {
+				return err
+			}
+		}
+		past.position, past.time = r.hdr.End, r.hdr.Time
+	}
+	return nil
+}
+
+// apply makes one record's change to a map that nobody counts for.
+func (s *snapshot) apply(e *format.Entry, phys format.Phys) error {
+	for lba, end := e.LBA, e.LBA+uint64(e.Count); lba < end; {
+		index := lba / format.RefsPerPage
+		stop := min(end, (index+1)*format.RefsPerPage)
+		old, err := s.tree.leaf(index, true)
+		if err != nil {
+			return err
+		}
+		if old == nil && e.Kind == format.KindDiscard { // nothing there, and perhaps nothing for long
+			next, _, err := s.tree.next(index, (end+format.RefsPerPage-1)/format.RefsPerPage)
+			if err != nil {
+				return err
+			}
+			lba = max(stop, next*format.RefsPerPage)
+			continue
+		}
+		leaf, err := s.tree.leafForWrite(index)
+		if err != nil {
+			return err
+		}
+		for ; lba < stop; lba++ {
+			slot := lba % format.RefsPerPage
+			to := format.Unmapped
+			switch e.Kind {
+			case format.KindData:
+				to = format.MakeRef(phys, e.CRC)
+			case format.KindZero:
+				to = format.ZeroRef
+			}
+			if was := refAt(leaf, slot); was == format.Unmapped && to != format.Unmapped {
+				s.mapped++
+			} else if was != format.Unmapped && to == format.Unmapped {
+				s.mapped--
+			}
+			setRef(leaf, slot, to)
+		}
+	}
+	return nil
+}
