@@ -7,6 +7,9 @@
 # make soak HOURS=1  two sites for hours, with kills and cuts; nothing may grow
 # make check-format  gofmt
 # make fuzz          every fuzz target, FUZZTIME each (3m), one after the other
+# make package       .deb, .rpm and tarball into dist
+# make test-package  packages built twice, installed, upgraded in use and removed in a clean root
+# make docs          docs/reference.md, from the code
 # make clean
 
 GO      ?= go
@@ -25,12 +28,12 @@ ARGS ?=
 # Of soak; may be fractional.
 HOURS ?= 1
 
-.PHONY: build test setup check-format vet unit simulate whole sim sim-mutants demo bench-nbd bench-snapshots soak fuzz clean
+.PHONY: build test setup check-format vet unit simulate whole sim sim-mutants demo bench-nbd bench-snapshots soak fuzz package test-package docs check-docs clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/cawrm ./cmd/cawrm
 
-test: setup check-format vet build unit simulate whole
+test: setup check-format vet build check-docs unit simulate whole test-package
 
 setup:
 	bench/setup.sh
@@ -85,8 +88,21 @@ fuzz:
 			echo "== $$p $$f"; nice $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 200x -parallel 1 $$p; \
 		done; done
 
+package:
+	cmd/packages/build.sh dist
+
+test-package:
+	CAWRM_PACKAGE_TEST=1 bench/quiet.sh $(GO) test -v -count=1 -timeout 10m -run TestPackages ./cmd/packages
+
+docs: build
+	bin/cawrm manual reference >docs/reference.md
+
+# The reference in the docs is what the code says.
+check-docs: build
+	@bin/cawrm manual reference | diff -q - docs/reference.md >/dev/null || { echo "docs/reference.md is older than the code: make docs"; exit 1; }
+
 clean:
-	rm -rf bin tmp
+	rm -rf bin dist tmp
 
 bench-snapshots: ## what snapshots cost a writer
 	$(GO) run ./bench/snapshots $(ARGS)
