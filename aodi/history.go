@@ -23,6 +23,13 @@ type HistoryWindow struct {
 
 func (w HistoryWindow) on() bool { return w.Age > 0 || w.Bytes > 0 }
 
+// SetHistory changes the window; the next checkpoint goes by it. Any goroutine.
+func (v *Volume) SetHistory(w HistoryWindow) {
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	v.opt.History = w
+}
+
 // historyCuts is how many cuts a full window has, about.
 const historyCuts = 500
 

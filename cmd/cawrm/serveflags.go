@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"cawrm/aodi"
 	"cawrm/cawrm"
 	"cawrm/cmd/internal/config"
 	"cawrm/cmd/internal/control"
@@ -71,11 +72,13 @@ type volumeFlags struct {
 	name    string
 	mirrors value.Mirrors
 	rescue  bool
+	history value.Window
 }
 
 func (f *volumeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "name of the volume and of its NBD export (default: the file's base name)")
 	flags.Var(&f.mirrors, "mirror", "keep a mirror there, or at nbd://host:port/EXPORT; repeatable (default ID: the host's name)")
+	flags.Var(&f.history, "history", "keep each state of so long (24h), or of so much log (20G), or both (24h,20G): NAME@-15m shows one")
 	flags.BoolVar(&f.rescue, "rescue", false, "show what is left of a damaged container, read-only")
 }
 
@@ -84,9 +87,12 @@ func (f *volumeFlags) volume(path string) (daemon.VolumeConfig, error) {
 	if f.name == "" {
 		f.name = filepath.Base(path)
 	}
-	v := daemon.VolumeConfig{Path: path, Name: f.name, Mirrors: f.mirrors, Rescue: f.rescue}
+	v := daemon.VolumeConfig{Path: path, Name: f.name, Mirrors: f.mirrors, Rescue: f.rescue, History: aodi.HistoryWindow(f.history)}
 	if err := value.CheckName(f.name); err != nil {
 		return v, usagef("%v; give another with --name", err)
+	}
+	if f.rescue && f.history != (value.Window{}) {
+		return v, usagef("--rescue only shows what is there: leave --history out")
 	}
 	if f.rescue && f.mirrors != nil {
 		return v, usagef("--rescue only shows what is there: leave --mirror and --peer out")

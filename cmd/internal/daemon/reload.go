@@ -122,6 +122,7 @@ func (d *daemon) take(w VolumeConfig) error {
 		if v.cfg.Name == w.Name && v.base != nil {
 			return fmt.Errorf("%s is a clone of volume %s", w.Name, v.base.cfg.Name)
 		} else if v.cfg.Name == w.Name {
+			v.volume.SetHistory(w.History)
 			return v.setMirrors(w.Mirrors)
 		}
 	}

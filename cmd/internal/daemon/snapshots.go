@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"cawrm/aodi"
 	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/value"
 	"cawrm/nbdsrv"
 )
 
@@ -65,7 +67,13 @@ func (f finder) Find(name string) (nbdsrv.Export, func(), bool) {
 		return nbdsrv.Export{}, nil, false
 	}
 	w, err := v.volume.OpenView(name[i+1:])
+	if at, ok := value.Moment(name[i+1:], time.Now()); ok && errors.Is(err, aodi.ErrNoSnapshot) {
+		w, err = v.volume.OpenMoment(at)
+	}
 	if err != nil {
+		if !errors.Is(err, aodi.ErrNoSnapshot) {
+			f.d.log.Warn("export is not shown", "export", name, "error", err)
+		}
 		return nbdsrv.Export{}, nil, false
 	}
 	return nbdsrv.Export{Name: name, Of: v.cfg.Name, Description: describe(w.Info()), Device: view{w}, ReadOnly: true, MultiConn: true}, w.Close, true

@@ -60,6 +60,9 @@ func (v *served) status() control.Volume {
 		Recovery:       st.Recovery,
 		ClosedInOrder:  st.ClosedInOrder,
 	}
+	if from := v.volume.HistoryFrom(); !from.IsZero() {
+		c.HistoryFrom = from.UTC().Format(time.RFC3339Nano)
+	}
 	if v.base != nil {
 		c.CloneOf = v.base.cfg.Name + "@" + st.Base
 	}

@@ -24,6 +24,7 @@ type VolumeConfig struct {
 	Name    string // of the volume, the NBD export, and in cawrm://host:port/NAME
 	Mirrors []value.Mirror
 	Rescue  bool // what is left of a damaged container, read-only
+	History aodi.HistoryWindow
 }
 
 // served is a volume that the daemon has opened, or err, why it could not.
@@ -42,7 +43,7 @@ type served struct {
 // openVolume opens a volume. Errors say what to do.
 func openVolume(cfg VolumeConfig, log *slog.Logger) (v *served, err error) {
 	v = &served{cfg: cfg}
-	opt := aodi.Options{Logger: log}
+	opt := aodi.Options{Logger: log, History: cfg.History}
 	if cfg.Rescue {
 		v.volume, v.rescued, err = aodi.Rescue(cfg.Path, opt)
 		for _, line := range v.rescued.Found {
