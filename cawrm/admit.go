@@ -94,7 +94,7 @@ func (t *target) claim(f *feed) (before *feed, err error) {
 	case t.gone:
 		return nil, refusef(wire.CodeUnknownName, "peer %q serves no volume named %q any more", f.p.cfg.Name, t.name)
 	case old == nil:
-		t.feed, t.source, t.container = f, f.l.String(), f.hello.Container
+		t.feed, t.source, t.identity, t.container = f, f.l.String(), f.l.identity(), f.hello.Container
 		return nil, nil
 	case old.hello.Container != f.hello.Container:
 		return nil, refusef(wire.CodeBusy, "%q is being fed by another source of this volume, container %v at %v",

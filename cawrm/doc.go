@@ -68,10 +68,11 @@
 //
 // # Strangers
 //
-// Nothing proves who a source is: whoever reaches the port and knows the names and ids may feed a mirror. So the port
-// belongs on a network that is trusted, until the link is encrypted. What a stranger can cost is bounded in visitors.go:
+// With a Trust both sides prove who they are before a byte of this protocol is read, by TLS 1.3: trust.go. Without one, whoever
+// reaches the port and knows the names and ids may feed a mirror. What a stranger can cost is bounded in visitors.go:
 // 64 connections that feed nothing, of which the oldest of the busiest address goes for a new one; one that waits to
-// replace a feed; an epoch of so many records, unless it jumps, since such a one is not kept in memory. What arrives and is
+// replace a feed; an epoch of so many records, unless it jumps, since such a one is not kept in memory. No length that a stranger
+// gives allocates anything: a HELLO has at most 64 KiB, RECORDS are not read before one has passed. What arrives and is
 // not a whole epoch is never shown.
 //
 // # Units
@@ -79,5 +80,5 @@
 // Status.RateBps is bits per second, as "bps" is in networking: 8 times the data bytes that the mirror acknowledged
 // in the last five seconds, a second. All sizes are bytes. Lag is measured against end_ptr.
 //
-// Absences: no promotion, chains of different lineage, or encryption yet. wire has capability bits for the first comers, Compare has the rule for promotion.
+// Absences: no promotion, chains of different lineage yet. wire has capability bits for the first comers, Compare has the rule for promotion.
 package cawrm

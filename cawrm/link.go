@@ -3,8 +3,10 @@ package cawrm
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +24,7 @@ type link struct {
 	net.Conn
 	silence time.Duration
 	sent    *atomic.Int64 // bytes put on the wire; may be shared by links that follow each other
+	secure  *secured      // TLS over this link, once both sides have proved who they are; nil: none
 
 	mu    sync.Mutex
 	fixed bool // the read deadline was set for good, Read does not move it
@@ -68,8 +71,38 @@ func (l *link) renewReads() {
 	l.fixed = false
 }
 
+// Write puts bytes on the wire as they are.
+func (l *link) Write(p []byte) (int, error) {
+	n, err := l.Conn.Write(p)
+	l.sent.Add(int64(n))
+	return n, err
+}
+
+// stream is what the other side says, and is told.
+func (l *link) stream() io.ReadWriter {
+	if l.secure != nil {
+		return l.secure
+	}
+	return l
+}
+
+// identity is whom the other side has proved to be, for people; "" without TLS.
+func (l *link) identity() string {
+	switch {
+	case l.secure == nil:
+		return ""
+	case l.secure.names == nil:
+		return "secret"
+	}
+	return "certificate " + strings.Join(l.secure.names, ", ")
+}
+
 // writev sends all of bufs with as few system calls as the connection allows.
 func (l *link) writev(bufs *net.Buffers) error {
+	if l.secure != nil {
+		_, err := bufs.WriteTo(l.secure)
+		return err
+	}
 	n, err := bufs.WriteTo(l.Conn) // the bare connection: only TCP's own type has the vectored call
 	l.sent.Add(n)
 	return err
@@ -78,8 +111,7 @@ func (l *link) writev(bufs *net.Buffers) error {
 // say sends a small frame, which a live link takes at once.
 func (l *link) say(frame []byte, d time.Duration) error {
 	_ = l.SetWriteDeadline(time.Now().Add(d)) // fails on a closed connection, as Write will
-	n, err := l.Conn.Write(frame)
-	l.sent.Add(int64(n))
+	_, err := l.stream().Write(frame)
 	_ = l.SetWriteDeadline(time.Time{})
 	return err
 }
@@ -88,13 +120,18 @@ func (l *link) say(frame []byte, d time.Duration) error {
 // unread bytes in it is reset, and a reset can overtake the message.
 func (l *link) refuse(frame []byte) {
 	if l.say(frame, drainTime) == nil {
-		if c, ok := l.Conn.(interface{ CloseWrite() error }); ok {
-			_ = c.CloseWrite() // on error there is nobody left to be told
-		}
-		l.endReads(drainTime)
-		discard(l.Conn)
+		l.hangUp()
 	}
 	l.Close()
+}
+
+// hangUp says nothing more, and lets the other side read what was said.
+func (l *link) hangUp() {
+	if c, ok := l.Conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite() // on error there is nobody left to be told
+	}
+	l.endReads(drainTime)
+	discard(l.Conn)
 }
 
 // discard reads to the end or to the deadline.

@@ -187,7 +187,7 @@ func (s *looseShipment) run() (progress bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%w: read the log at %d: %w", errLocal, at, err)
 	}
-	if err := m.up(at); err != nil {
+	if err := m.up(at, ""); err != nil {
 		log.Close()
 		return false, err
 	}

@@ -48,6 +48,7 @@ type MirrorConfig struct {
 	KeepAlive   time.Duration // a side that has sent nothing for so long sends a beat
 	ReadTimeout time.Duration // a link on which nothing was heard for so long is dead
 	Congestion  string        // TCP congestion control by name ("bbr"); "": the system's
+	Trust       *Trust        // nil: nobody proves who they are, and nothing is encrypted
 	Dial        DialFunc      // nil: TCP, without delay, with the kernel's autotuned buffers
 	Logger      *slog.Logger  // nil: discard
 	OnEvent     func(Event)   // told of what a person may want to know, from any goroutine; must return soon. nil: nobody is
@@ -79,7 +80,8 @@ type Mirror struct {
 	interrupt  context.CancelFunc // ends the session that is under way, or the wait for the next
 	changed    chan struct{}      // closed and replaced when the settings change
 	connected  bool
-	contacted  bool // the peer has said where it stands, in this life
+	identity   string // of the peer, see link.identity
+	contacted  bool   // the peer has said where it stands, in this life
 	reason     string
 	lastErr    string
 	lastErrAt  time.Time
@@ -308,7 +310,7 @@ func slow(err error) bool {
 	if errors.As(err, &r) {
 		return r.code != wire.CodeBusy && r.code != wire.CodeClosing
 	}
-	return errors.Is(err, errLocal) || errors.Is(err, wire.ErrMagic) || errors.Is(err, wire.ErrVersion)
+	return errors.Is(err, errLocal) || errors.Is(err, errTrust) || errors.Is(err, wire.ErrMagic) || errors.Is(err, wire.ErrVersion)
 }
 
 // session makes one connection and ships over it until it ends. progress tells that the mirror got on by it.
@@ -323,7 +325,7 @@ func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
 	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	r := wire.NewReader(l)
+	r := wire.NewReader(l.stream())
 	from, err := m.handshake(l, r)
 	if err != nil {
 		return false, err
@@ -332,7 +334,7 @@ func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%w: read the log at %d: %w", errLocal, from.Position, err)
 	}
-	if err := m.up(from.Position); err != nil {
+	if err := m.up(from.Position, l.identity()); err != nil {
 		log.Close()
 		return false, err
 	}
@@ -346,17 +348,28 @@ func (m *Mirror) connect(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newLink(c, m.cfg.ReadTimeout, &m.sent), nil
+	l := newLink(c, m.cfg.ReadTimeout, &m.sent)
+	if m.cfg.Trust == nil {
+		return l, nil
+	}
+	host, _, _ := net.SplitHostPort(m.target.Addr) // ParseURL has made it
+	tctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	if err := m.cfg.Trust.dial(tctx, l, host); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("%s: %w", m.target.Addr, err)
+	}
+	return l, nil
 }
 
-// up notes that the mirror is connected and stands at p: what was in flight on the link before does not count.
-func (m *Mirror) up(p aodi.Position) error {
+// up notes that the mirror is connected, to whom, and stands at p: what was in flight on the link before does not count.
+func (m *Mirror) up(p aodi.Position, identity string) error {
 	mark, err := m.v.MarkAt(p)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLocal, err)
 	}
 	m.mu.Lock()
-	m.connected, m.contacted, m.reason = true, true, ""
+	m.connected, m.contacted, m.reason, m.identity = true, true, "", identity
 	m.links.Add(1)
 	m.syncPtr, m.mark, m.markKnown = p, mark, true
 	m.flight, m.bytes, m.rate = m.flight[:0], 0, meter{}

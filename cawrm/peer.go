@@ -25,6 +25,7 @@ const helloTimeout = 10 * time.Second
 // PeerConfig is what a peer needs to know. Zero values are replaced by defaults.
 type PeerConfig struct {
 	Name        string        // its own, for the other side's messages; "": the host's
+	Trust       *Trust        // nil: nobody proves who they are, and nothing is encrypted
 	ReadTimeout time.Duration // a source that was not heard for so long is gone; at least three of its keep-alive intervals
 	Logger      *slog.Logger  // nil: discard
 	OnEvent     func(Event)   // as MirrorConfig.OnEvent
@@ -54,6 +55,7 @@ type target struct {
 	mu        sync.Mutex
 	feed      *feed // the source that feeds it now; I6
 	source    string
+	identity  string
 	container format.UUID
 	next      *feed     // waits for feed to end, to take its place
 	gone      bool      // removed: no feed may begin
@@ -171,7 +173,11 @@ func (p *Peer) runConn(l *link) {
 	defer p.visitors.leave(l)
 	defer l.Close()
 	l.endReads(helloTimeout) // a stranger's time does not grow by single bytes
-	r := wire.NewReader(l)
+	if err := p.prove(l); err != nil {
+		p.distrust(l, err)
+		return
+	}
+	r := wire.NewReader(l.stream())
 	h, err := hello(r)
 	if err != nil {
 		p.stranger(l, err)
@@ -258,6 +264,7 @@ func (p *Peer) sortedLocked() []*target {
 type FeedStatus struct {
 	Name        string
 	Connected   bool
+	Identity    string      // what that source has proved to be, as in Status; "": nothing
 	Source      string      // address of the source that feeds the volume, or did last; empty: none yet
 	Container   format.UUID // of that source
 	LastContact time.Time   // when it was heard last
@@ -280,7 +287,7 @@ func (p *Peer) Status() []FeedStatus {
 func (t *target) status() FeedStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	st := FeedStatus{Name: t.name, Connected: t.feed != nil, Source: t.source, Container: t.container,
+	st := FeedStatus{Name: t.name, Connected: t.feed != nil, Source: t.source, Identity: t.identity, Container: t.container,
 		LastContact: t.contact, LastError: t.lastErr, LastErrorAt: t.lastErrAt}
 	if t.feed != nil {
 		st.LastContact = time.Unix(0, t.feed.contact.Load())

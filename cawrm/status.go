@@ -42,6 +42,7 @@ type Status struct {
 	ZeroBytes   int64   // of DataBytes, chunks of zeroes, which are not sent
 	RepeatBytes int64   // of DataBytes, chunks that the peer had just got, which are not sent again
 	PackSeconds float64 // processor time that making it smaller took
+	Identity    string  // what the peer has proved to be, last: "certificate NAME, ...", "secret"; "": nothing, the link is not encrypted
 	Limit       int64   // bytes a second at most, by the settings and the time of day; 0: none
 	Level       string  // of compression, of the last epoch: off, fast, default, better, best
 	Commits     uint64  // acknowledged since Start, each of one epoch or several
@@ -60,7 +61,7 @@ func (m *Mirror) Status() Status {
 	now := time.Now()
 	st := Status{ID: m.cfg.ID, URL: m.target.base(), Reason: m.reason, LastError: m.lastErr, LastErrorAt: m.lastErrAt,
 		SyncPtr: m.syncPtr, RateBps: 8 * m.rate.perSecond(now), SentBytes: m.sent.Load()}
-	st.Limit = m.settings.limitAt(now)
+	st.Limit, st.Identity = m.settings.limitAt(now), m.identity
 	t := &m.traffic
 	st.DataBytes, st.ZeroBytes, st.RepeatBytes = t.data.Load(), t.zeroes.Load(), t.repeats.Load()
 	st.PackSeconds, st.Level = time.Duration(t.cpu.Load()).Seconds(), wire.Level(t.level.Load()).String()

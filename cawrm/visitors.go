@@ -16,8 +16,9 @@ const (
 	// maxVisitors is how many connections that feed no volume, or not yet, a peer has at a time. For a further
 	// one the oldest goes, of those from the address that has the most.
 	maxVisitors = 64
-	// visitorMemory is what one takes: read buffer, the largest HELLO as it came and decoded, a stack.
-	visitorMemory = 256 << 10
+	// visitorMemory is what one takes: read buffer, the largest HELLO as it came and decoded, a stack; before that, where there is a
+	// Trust, the largest messages of a TLS handshake, of which crypto/tls takes 256 KiB as they come and decodes no more.
+	visitorMemory = 512 << 10
 	// feedMemory is what the one connection that feeds a volume takes: the largest RECORDS as it came, expanded and
 	// decoded, the window, two stacks, and the records of an epoch that was not committed, which the volume keeps.
 	feedMemory = 6*wire.MaxRecords + wire.WindowChunks*format.ChunkSize + maxEpoch*epochRecord

@@ -14,6 +14,7 @@ var allowed = map[string]string{
 	"cawrm/recover":     "cawrm/aodi/format cawrm/aodi/disk",
 	"cawrm/aodi":        "cawrm/aodi/format cawrm/aodi/disk cawrm/recover",
 	"cawrm/cawrm/wire":  "cawrm/aodi/format",
+	"cawrm/cawrm/cert":  "",
 	"cawrm/cawrm/nbd":   "",
 	"cawrm/cawrm":       "cawrm/aodi cawrm/aodi/format cawrm/cawrm/nbd cawrm/cawrm/wire",
 	"cawrm/nbdsrv":      "",

@@ -171,9 +171,9 @@ func (s *stage) epilogue() {
 	s.screen.title("the same with two machines of your own")
 	for _, l := range []string{
 		"berlin$     cawrm create /srv/db.cawrm --mirror",
-		"berlin$     cawrm serve  /srv/db.cawrm --name db --peer :10810 --nbd 127.0.0.1:10809",
+		"berlin$     cawrm serve  /srv/db.cawrm --name db --peer :10810 --peer-secret FILE --nbd 127.0.0.1:10809",
 		"amsterdam$  cawrm create /srv/db.cawrm --size 100G",
-		"amsterdam$  cawrm serve  /srv/db.cawrm --name db --nbd 127.0.0.1:10809 --mirror cawrm://berlin:10810/db",
+		"amsterdam$  cawrm serve  /srv/db.cawrm --name db --nbd 127.0.0.1:10809 --peer-secret FILE --mirror cawrm://berlin:10810/db",
 		"amsterdam$  cawrm attach db /dev/nbd0 && mkfs.ext4 /dev/nbd0 && mount /dev/nbd0 /mnt",
 		"amsterdam$  cawrm status --watch",
 	} {

@@ -53,5 +53,5 @@ func TestRescueAndRepair(t *testing.T) {
 	runProgram(t, "check", path, "--repair").want(t, 0, "OK: all")
 	runProgram(t, "check", path).want(t, 0, "OK: all")
 	serve(t, path).stop()
-	runProgram(t, "serve", path, "--rescue", "--peer", ":0").want(t, 2, "leave --mirror and --peer out")
+	runProgram(t, "serve", path, "--rescue", "--peer", "127.0.0.1:0").want(t, 2, "leave --mirror and --peer out")
 }

@@ -92,6 +92,7 @@ func commands() []*cobra.Command {
 		newClone(),
 		newConfig(),
 		newReload(),
+		newCert(),
 		newVolume(),
 		newAttach(),
 		newDetach(),

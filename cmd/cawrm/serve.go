@@ -37,11 +37,14 @@ to be read; the log and the status say what that is.
 CAWRM_MIRROR, CAWRM_TEXT and CAWRM_TIME. Events are: link-up, link-down, diverged, refused; lag and lag-over with --rpo; degraded and
 restored in flush mode; differs, repaired; and on a mirror source-up, source-lost.
 
+Sources and mirrors prove to each other who they are with --peer-secret, or with --peer-cert, --peer-key and --peer-ca; then the link
+between them is encrypted. Without, --peer takes only addresses of this machine, unless --insecure is given.
+
 With --tls-cert and --tls-key, NBD over TCP is encrypted; unix sockets, whose files are for this user alone,
 are not. Whoever reaches an NBD address without TLS reads and writes the volume.`,
 		Example: `  cawrm serve disk.img --nbd 127.0.0.1:10809 --mirror cawrm://other-host:10810/disk.img
   cawrm serve disk.img --name db --nbd unix:/run/db.sock --mirror paris=cawrm://10.0.0.2:10810/db
-  cawrm serve copy.img --name db --peer :10810 --nbd 127.0.0.1:10809
+  cawrm serve copy.img --name db --peer :10810 --peer-secret /etc/cawrm/peer.secret --nbd 127.0.0.1:10809
   cawrm serve --config /etc/cawrm/cawrm.toml
   cawrm serve disk.img --mirror cawrm://10.0.0.2/db --rpo 30s --on-event 'logger "cawrm $CAWRM_EVENT: $CAWRM_TEXT"'
   cawrm serve broken.img --rescue --nbd 127.0.0.1:10809`,

@@ -27,6 +27,7 @@ type daemonFlags struct {
 	key     string
 	ca      string
 	tls     value.Choice
+	trust   daemon.PeerTrust
 	onEvent string
 	rpo     time.Duration
 
@@ -44,6 +45,12 @@ func (f *daemonFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.key, "tls-key", "", "its key, PEM `file`")
 	flags.StringVar(&f.ca, "tls-ca", "", "authority that signs the clients' certificates, PEM `file` (default: clients need none)")
 	flags.Var(&f.tls, "tls", "with a certificate: clients must (require) or may (on) encrypt")
+	flags.StringVar(&f.trust.Cert, "peer-cert", "", "certificate of this site for the link to sources and mirrors, PEM `file`")
+	flags.StringVar(&f.trust.Key, "peer-key", "", "its key, PEM `file`")
+	flags.StringVar(&f.trust.CA, "peer-ca", "", "authority that signs the other sites' certificates, PEM `file`")
+	flags.StringSliceVar(&f.trust.Allow, "peer-allow", nil, "`name` of a source's certificate that may feed mirrors here; repeatable (default: all that the authority signs)")
+	flags.StringVar(&f.trust.Secret, "peer-secret", "", "instead of certificates: `file` with a secret that both sites have")
+	flags.BoolVar(&f.trust.Insecure, "insecure", false, "await sources from other machines though nobody proves who they are")
 	flags.StringVar(&f.onEvent, "on-event", "", "`command` of the shell that is run for each event: a link up or down, diverged, lag, ...")
 	flags.DurationVar(&f.rpo, "rpo", 0, "recovery point objective: a mirror that is further behind is an event (as 30s)")
 	flags.Var(&f.http, "http", "serve metrics for Prometheus at host:port; repeatable")
@@ -59,10 +66,19 @@ func (f *daemonFlags) check() error {
 		return usagef("--tls-cert and --tls-key go together")
 	case f.cert == "" && (f.ca != "" || f.tls.Changed()):
 		return usagef("--tls and --tls-ca need --tls-cert and --tls-key")
+	case (f.trust.Cert == "") != (f.trust.Key == ""), (f.trust.Cert == "") != (f.trust.CA == ""):
+		return usagef("--peer-cert, --peer-key and --peer-ca go together")
+	case f.trust.Cert != "" && f.trust.Secret != "":
+		return usagef("--peer-cert and --peer-secret are two ways to the same: give one")
+	case f.trust.Cert == "" && f.trust.Allow != nil:
+		return usagef("--peer-allow needs certificates: --peer-cert, --peer-key and --peer-ca")
 	case f.rpo < 0:
 		return usagef("--rpo %v: a time is not negative", f.rpo)
 	case f.objective < 0:
 		return usagef("--latency-objective cannot be negative")
+	}
+	if err := f.trust.Exposed(f.peer...); err != nil {
+		return usageError{err}
 	}
 	return nil
 }
@@ -139,6 +155,7 @@ func (g *given) load() (daemon.Config, error) {
 		}
 	}
 	cfg.NBD, cfg.Peer, cfg.Control = f.nbd, f.peer, f.control.Addr
+	cfg.Trust = f.trust
 	cfg.TLS = daemon.TLS{Cert: f.cert, Key: f.key, CA: f.ca, Optional: f.tls.Value == "on"}
 	cfg.OnEvent, cfg.RPO = f.onEvent, f.rpo
 	cfg.HTTP, cfg.Objective, cfg.TraceDir, cfg.Version = f.http, f.objective, f.traceDir, build()

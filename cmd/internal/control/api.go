@@ -136,6 +136,7 @@ type Mirror struct {
 	RepeatBytes int64   `json:"repeat_bytes"` // of data_bytes, chunks that the mirror had just got, which are not sent again
 	PackSeconds float64 `json:"pack_seconds"` // processor time that making the data smaller took
 	LimitBytes  int64   `json:"limit_bytes"`  // that may be sent a second, by the settings and the time of day; 0: any
+	Identity    string  `json:"identity"`     // what the mirror has proved to be: "certificate NAME, ..." or "secret"; "": nothing, the link is not encrypted
 	Compression string  `json:"compression"`  // level of the last epoch: off, fast, default, better, best
 }
 
@@ -145,6 +146,7 @@ type Source struct {
 	Address       string  `json:"address"`        // of the one that feeds the mirror, or did last; "" when none has
 	SilentSeconds float64 `json:"silent_seconds"` // since it was heard last; 0 when it never was
 	LastError     string  `json:"last_error"`     // why one was refused or lost last
+	Identity      string  `json:"identity"`       // what the source has proved to be, as a mirror's
 }
 
 // MirrorRequest asks for a change of one of a volume's mirrors. The answer is empty.

@@ -31,6 +31,7 @@ type Config struct {
 	Peer    []value.Addr  // where sources are awaited
 	Control value.Addr    // zero: the default path
 	TLS     TLS           // of NBD over TCP
+	Trust   PeerTrust     // of the link between sources and mirrors
 	OnEvent string        // command that is told of events
 	RPO     time.Duration // lag that is an event; 0: none is
 	HTTP    []value.Addr  // metrics; may be empty
@@ -54,6 +55,7 @@ type Config struct {
 type daemon struct {
 	log     *slog.Logger
 	tls     certificates
+	trust   *cawrm.Trust // nil: nothing is proved
 	sockets *sockets
 	hook    *hook
 	peer    *cawrm.Peer    // nil without Config.Peer
@@ -118,7 +120,13 @@ func (d *daemon) prepare() error {
 	if err != nil {
 		return err
 	}
+	if d.trust, err = d.cfg.Trust.load(); err != nil {
+		return err
+	}
 	if d.sockets, err = bind(d.cfg); err != nil {
+		return err
+	}
+	if err := d.sockets.exposed(d.cfg.Trust); err != nil {
 		return err
 	}
 	d.hook = newHook(d.cfg.OnEvent, d.log)
@@ -129,7 +137,7 @@ func (d *daemon) prepare() error {
 	nbd.TLS, nbd.RequireTLS = nil, false
 	d.plain = nbdsrv.New(nbd)
 	if len(d.cfg.Peer) > 0 {
-		d.peer = cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, OnEvent: d.hook.tell})
+		d.peer = cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, Trust: d.trust, OnEvent: d.hook.tell})
 	}
 	d.control = control.NewServer(d.status, d.log)
 	d.control.Handle("mirror", control.Command(d.changeMirror))

@@ -19,7 +19,11 @@ func (d *daemon) reload() error {
 	defer d.change.Unlock()
 	if d.cfg.Load == nil {
 		d.log.Info("reload: there is no configuration file; certificates are read again")
-		return d.tls.reload(d.cfg.TLS)
+		trust, err := d.cfg.Trust.load()
+		if err == nil {
+			d.retrust(trust)
+		}
+		return errors.Join(err, d.tls.reload(d.cfg.TLS))
 	}
 	want, err := d.cfg.Load()
 	if err != nil {
@@ -32,14 +36,19 @@ func (d *daemon) reload() error {
 	if err != nil {
 		return err
 	}
-	if err := d.tls.reload(want.TLS); err != nil {
+	trust, err := want.Trust.load()
+	if err == nil {
+		err = d.tls.reload(want.TLS)
+	}
+	if err != nil {
 		fresh.close()
 		return err
 	}
+	d.retrust(trust)
 	d.serveFresh(fresh, want)
 	d.reloadVolumes(want.Volumes)
 	d.mu.Lock()
-	d.cfg.NBD, d.cfg.Peer, d.cfg.TLS, d.cfg.Volumes = want.NBD, want.Peer, want.TLS, want.Volumes
+	d.cfg.NBD, d.cfg.Peer, d.cfg.TLS, d.cfg.Trust, d.cfg.Volumes = want.NBD, want.Peer, want.TLS, want.Trust, want.Volumes
 	d.mu.Unlock()
 	d.log.Info("reloaded", "file", d.cfg.File, "volumes", len(want.Volumes))
 	return nil
@@ -56,6 +65,8 @@ func (d *daemon) fixed(want Config) error {
 		return errors.New("latency-objective and trace-dir can only be changed by a restart")
 	case (want.TLS.Cert == "") != (d.cfg.TLS.Cert == ""), want.TLS.Optional != d.cfg.TLS.Optional:
 		return errors.New("whether NBD is encrypted can only be changed by a restart")
+	case want.Trust.On() != d.cfg.Trust.On():
+		return errors.New("whether sources and mirrors prove who they are can only be changed by a restart")
 	}
 	return nil
 }
@@ -78,7 +89,7 @@ func (d *daemon) serveFresh(fresh *sockets, want Config) {
 
 // startPeer lets sources in from now on.
 func (d *daemon) startPeer() {
-	peer := cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, OnEvent: d.hook.tell})
+	peer := cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, Trust: d.trust, OnEvent: d.hook.tell})
 	for _, v := range d.volumes() {
 		if v.err != nil || v.cfg.Rescue || v.base != nil {
 			continue

@@ -92,7 +92,7 @@ func source(name string, feeds []cawrm.FeedStatus) *control.Source {
 		if f.Name != name {
 			continue
 		}
-		s.Connected, s.Address, s.LastError = f.Connected, f.Source, f.LastError
+		s.Connected, s.Address, s.LastError, s.Identity = f.Connected, f.Source, f.LastError, f.Identity
 		if !f.LastContact.IsZero() {
 			s.SilentSeconds = max(0, time.Since(f.LastContact).Seconds())
 		}
@@ -136,6 +136,7 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		RepeatBytes: st.RepeatBytes,
 		PackSeconds: st.PackSeconds,
 		LimitBytes:  st.Limit,
+		Identity:    st.Identity,
 		Compression: st.Level,
 	}
 	m.Loose = st.Loose

@@ -48,6 +48,13 @@ func (a Addr) IsZero() bool { return a.Network == "" }
 // IsUnix tells a unix socket from TCP.
 func (a Addr) IsUnix() bool { return a.Network == "unix" }
 
+// IsLocal tells that only this machine reaches the address.
+func (a Addr) IsLocal() bool {
+	host, _, _ := net.SplitHostPort(a.Address)
+	ip := net.ParseIP(host)
+	return a.IsUnix() || host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 // Set is pflag's way to ParseAddr.
 func (a *Addr) Set(text string) error {
 	v, err := ParseAddr(text)
