@@ -4,6 +4,7 @@
 # make sim           random histories of a whole system; SEED=n RUNS=n replays
 # make demo          two sites, a slow link that is cut and healed, under a minute
 # make bench-nbd     fio against cawrm, nbdkit and qemu-nbd
+# make benchmarks    BENCHMARKS.md, from bench/results
 # make soak HOURS=1  two sites for hours, with kills and cuts; nothing may grow
 # make check-format  gofmt
 # make fuzz          every fuzz target, FUZZTIME each (3m), one after the other
@@ -75,6 +76,9 @@ demo: build
 
 bench-nbd: build
 	$(GO) run ./bench/nbd --bin bin/cawrm $(ARGS)
+
+benchmarks:
+	$(GO) run ./bench/benchmarks
 
 soak: build
 	$(GO) run ./bench/soak --bin bin/cawrm --hours $(HOURS) $(ARGS)

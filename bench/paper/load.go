@@ -146,13 +146,11 @@ func (c paced) run(ctx context.Context) (*hdrhistogram.Histogram, error) {
 		wg.Go(func() {
 			hists[i] = newHistogram()
 			rng := rand.New(rand.NewPCG(c.seed, uint64(i)))
+			data := rand.NewChaCha8([32]byte{byte(c.seed), byte(i), 1})
 			p := make([]byte, baseline.Chunk)
 			for tick := time.Now().Add(interval * time.Duration(i) / pacedWorkers); ctx.Err() == nil; tick = tick.Add(interval) {
 				pause(time.Until(tick))
-				rng.Uint64()
-				for j := 0; j < len(p); j += 64 {
-					p[j] = byte(rng.Uint32())
-				}
+				data.Read(p) // nothing that compresses
 				start := time.Now()
 				if errs[i] = c.volume.WriteAt(p, c.from+rng.Int64N((c.to-c.from)/baseline.Chunk)*baseline.Chunk); errs[i] != nil {
 					return

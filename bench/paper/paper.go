@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"cawrm/bench/report"
@@ -16,6 +17,7 @@ import (
 type Config struct {
 	Dir      string // where the containers go: the disk that is measured
 	Quick    bool
+	Only     []string // steps, by name; none: all
 	Rounds   int      // of everything; 0: 5, or as many as there is time for in Quick
 	Mode     wan.Mode // how the lines are made
 	Version  string   // of this program, where git cannot tell the commit
@@ -49,7 +51,7 @@ var quick = scale{
 	sizes: []int64{8 * mib, 16 * mib, 32 * mib}, stored: 32 * mib, volume: 32 * mib,
 	turn: 200 * time.Millisecond, rounds: 5, budget: 2500 * time.Millisecond,
 	ks:     []int{1, 16, 256},
-	before: 600 * time.Millisecond, outage: 800 * time.Millisecond, dirty: 4 * mib, rate: 400, resumeIn: 1, written: [2]int64{64 * mib, 512 * mib},
+	before: 600 * time.Millisecond, outage: 800 * time.Millisecond, dirty: 4 * mib, rate: 400, resumeIn: 1, written: [2]int64{512 * mib, 2048 * mib},
 }
 
 var full = scale{
@@ -110,19 +112,52 @@ func newBench(ctx context.Context, c Config) (b *bench, done func(), err error) 
 }
 
 func (b *bench) run() ([]*report.Experiment, error) {
-	for _, step := range []func() error{b.initialSize, b.initialStored, b.throughput, b.backup, b.formula, b.resume} {
-		if err := step(); err != nil {
+	return b.take(b.steps())
+}
+
+// step is a part of a run that can be asked for by name.
+type step struct {
+	name string
+	run  func() error
+}
+
+func (b *bench) steps() []step {
+	return []step{
+		{"7-size", b.initialSize}, {"7-stored", b.initialStored}, {"8-9", b.throughput}, {"10", b.backup},
+		{"formula", b.formula}, {"resume", b.resume},
+	}
+}
+
+// take goes through the steps that are asked for.
+func (b *bench) take(steps []step) ([]*report.Experiment, error) {
+	for _, s := range steps {
+		if len(b.Only) > 0 && !slices.Contains(b.Only, s.name) {
+			continue
+		}
+		if err := s.run(); err != nil {
 			return b.list, err
 		}
 	}
 	return b.list, b.ctx.Err()
 }
 
+// Steps lists the names for Config.Only, of the paper's experiments and of the goals.
+func Steps() (paper, goals []string) {
+	b := &bench{}
+	for _, s := range b.steps() {
+		paper = append(paper, s.name)
+	}
+	for _, s := range b.goals() {
+		goals = append(goals, s.name)
+	}
+	return paper, goals
+}
+
 // experiment begins a figure.
 func (b *bench) experiment(name, title, x, unit, claim string) *report.Experiment {
 	e := &report.Experiment{
 		Name: "paper/" + name, Title: title, X: x, Unit: unit, Claim: claim,
-		Time: time.Now().UTC().Truncate(time.Second), Commit: report.Commit(b.Version), Machine: report.ThisMachine(b.Dir), Command: b.Command,
+		Time: time.Now().UTC().Truncate(time.Second), Commit: report.Commit(b.Version), Machine: report.ThisMachine(b.Dir), Command: b.Command, Load: report.LoadAverage(),
 	}
 	b.list = append(b.list, e)
 	return e

@@ -83,10 +83,8 @@ func TestEveryGoal(t *testing.T) {
 		c.Env = append(os.Environ(), "BENCH_CRASH="+path)
 		return c
 	}
-	for _, step := range b.goals() {
-		if err := step(); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := b.take(b.goals()); err != nil {
+		t.Fatal(err)
 	}
 	if len(b.list) != 9 {
 		t.Errorf("%d experiments", len(b.list))

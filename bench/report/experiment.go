@@ -13,6 +13,7 @@ type Experiment struct {
 	Commit  string    `json:"commit"`
 	Machine Machine   `json:"machine"`
 	Command []string  `json:"command"`
+	Load    float64   `json:"load,omitempty"` // load average of the minute before
 
 	Link       string `json:"link,omitempty"` // the line between the sites
 	LinkMode   string `json:"link_mode,omitempty"`

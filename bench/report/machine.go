@@ -64,3 +64,10 @@ func fileSystem(dir string) string {
 	}
 	return fmt.Sprintf("file system %#x", st.Type)
 }
+
+// LoadAverage is that of the last minute: what else this machine does.
+func LoadAverage() (v float64) {
+	b, _ := os.ReadFile("/proc/loadavg")
+	fmt.Sscan(string(b), &v)
+	return v
+}

@@ -111,6 +111,10 @@ func (e *Experiment) Markdown(w io.Writer) error {
 	if e.Note != "" {
 		fmt.Fprintf(w, "%s ", strings.TrimSuffix(e.Note, ".")+".")
 	}
-	_, err := fmt.Fprintf(w, "Commit %s, %s, %s; `%s`.\n\n", e.Commit, day(e.Time), e.Machine, strings.Join(e.Command, " "))
+	load := ""
+	if e.Load > 0 {
+		load = fmt.Sprintf(", load average %.0f before", e.Load)
+	}
+	_, err := fmt.Fprintf(w, "Commit %s, %s, %s%s; `%s`.\n\n", e.Commit, day(e.Time), e.Machine, load, strings.Join(e.Command, " "))
 	return err
 }

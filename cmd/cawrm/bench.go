@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ say little of another; compare runs of one machine, and close in time, with diff
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	c.AddCommand(newBenchPaper(), newBenchGoals(), newBenchCrash(), newBenchDiff())
+	c.AddCommand(newBenchPaper(), newBenchGoals(), newBenchPeers(), newBenchCrash(), newBenchDiff())
 	return c
 }
 
@@ -127,15 +128,21 @@ func benchProgress(c *cobra.Command) (progress func(string), clear func()) {
 }
 
 // measured is a command that measures in this process.
-func measured(c *cobra.Command, name, title string, run func(context.Context, paper.Config) ([]*report.Experiment, error)) *cobra.Command {
+func measured(c *cobra.Command, name, title string, steps []string, run func(context.Context, paper.Config) ([]*report.Experiment, error)) *cobra.Command {
 	var f benchFlags
 	var quick bool
 	var rounds int
+	var only []string
 	var mode value.Choice
 	c.Args = maxArgs(0)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if c.Flags().Changed("rounds") && rounds < 1 {
 			return usagef("--rounds %d: at least 1", rounds)
+		}
+		for _, x := range only {
+			if !slices.Contains(steps, x) {
+				return usagef("there is no step %q, there are %s", x, strings.Join(steps, ", "))
+			}
 		}
 		dir, err := f.directory(c)
 		if err != nil {
@@ -145,7 +152,7 @@ func measured(c *cobra.Command, name, title string, run func(context.Context, pa
 		defer stop()
 		progress, clear := benchProgress(c)
 		list, err := run(ctx, paper.Config{
-			Dir: dir, Quick: quick, Rounds: rounds, Mode: wan.Mode(mode.Value), Version: version, Command: commandLine(c), Progress: progress,
+			Dir: dir, Quick: quick, Rounds: rounds, Only: only, Mode: wan.Mode(mode.Value), Version: version, Command: commandLine(c), Progress: progress,
 			Crasher: crasher,
 		})
 		clear()
@@ -160,11 +167,13 @@ func measured(c *cobra.Command, name, title string, run func(context.Context, pa
 	f.add(c)
 	modeFlag(c, &mode)
 	c.Flags().BoolVar(&quick, "quick", false, "small volumes and short turns: less than 50 seconds")
+	c.Flags().StringSliceVar(&only, "only", nil, "steps to take (default all): "+strings.Join(steps, ", "))
 	c.Flags().IntVar(&rounds, "rounds", 0, "so many rounds of everything (default: 5, with --quick as many as there is time for)")
 	return c
 }
 
 func newBenchPaper() *cobra.Command {
+	steps, _ := paper.Steps()
 	return measured(&cobra.Command{
 		Use:   "paper",
 		Short: "Repeat the paper's experiments with the three architectures",
@@ -175,10 +184,11 @@ stands beside what the paper claims.
 The whole takes about half an hour, --quick less than a minute. It needs no root and no other program.`,
 		Example: `  cawrm bench paper --quick
   cawrm bench paper --out results --disk /srv`,
-	}, "paper", paper.Title, paper.Run)
+	}, "paper", paper.Title, steps, paper.Run)
 }
 
 func newBenchGoals() *cobra.Command {
+	_, steps := paper.Steps()
 	return measured(&cobra.Command{
 		Use:   "goals",
 		Short: "Measure the ratios that this project wants to reach",
@@ -188,7 +198,7 @@ socket, memory) beside them. Those against nbdkit and qemu-nbd are measured by m
 The whole takes about half an hour, of which most goes into writing 64 GiB; --quick less than a minute.`,
 		Example: `  cawrm bench goals --quick
   cawrm bench goals --out results --disk /srv`,
-	}, "goals", paper.GoalsTitle, paper.RunGoals)
+	}, "goals", paper.GoalsTitle, steps, paper.RunGoals)
 }
 
 // newBenchCrash is what bench goals runs to see how a volume opens after SIGKILL.
@@ -214,7 +224,7 @@ func crasher(ctx context.Context, path string, n int64) *exec.Cmd {
 // commandLine is how this was asked for, without the directories: they are the machine's.
 func commandLine(c *cobra.Command) []string {
 	words := strings.Fields(c.CommandPath())
-	for _, name := range []string{"quick", "mode", "rounds", "only"} {
+	for _, name := range []string{"quick", "mode", "rounds", "seconds", "only", "profiles"} {
 		if fl := c.Flags().Lookup(name); fl != nil && fl.Changed {
 			if fl.Value.Type() == "bool" {
 				words = append(words, "--"+name)

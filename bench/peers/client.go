@@ -1,0 +1,151 @@
+package peers
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"cawrm/bench/internal/nbdclient"
+)
+
+const chunk = 4096
+
+// client writes to a part of the source's volume and remembers the order.
+type client struct {
+	c    *nbdclient.Client
+	area int64 // it writes to chunks [0, area)
+	rng  *rand.Rand
+
+	mu      sync.Mutex
+	history []int64 // history[n] is the chunk that write number n+1 went to; its data are that number
+}
+
+func dial(ctx context.Context, s system, area int64) (*client, error) {
+	addr, export := s.source()
+	c, err := nbdclient.Dial(ctx, addr, export)
+	if err != nil {
+		return nil, err
+	}
+	return &client{c: c, area: area, rng: rand.New(rand.NewPCG(1, 2))}, nil
+}
+
+// next is the next write of the history.
+func (c *client) next(p []byte) (off int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := c.rng.Int64N(c.area)
+	c.history = append(c.history, at)
+	c.rng.Uint64()
+	for i := 0; i < len(p); i += 8 { // the number, and what does not compress
+		binary.LittleEndian.PutUint64(p[i:], c.rng.Uint64())
+	}
+	binary.LittleEndian.PutUint64(p, uint64(len(c.history)))
+	return at * chunk
+}
+
+// fill writes 1 MiB in every ten, from the area on.
+func (c *client) fill(size int64) error {
+	p := make([]byte, 1<<20)
+	rng := rand.NewChaCha8([32]byte{1})
+	for off := c.area * chunk; off+int64(len(p)) <= size; off += 10 << 20 {
+		rng.Read(p) // no two alike
+		if err := c.c.Write(off, p, 0); err != nil {
+			return err
+		}
+	}
+	return c.c.Flush()
+}
+
+// closed writes at that depth for d, each as soon as one is answered.
+func (c *client) closed(depth int, d time.Duration) (iops float64, h *hdrhistogram.Histogram, err error) {
+	h = hdrhistogram.New(1000, int64(time.Minute), 3)
+	done := make(chan *nbdclient.Request, depth)
+	sent := map[*nbdclient.Request]time.Time{}
+	start := time.Now()
+	for range depth {
+		r := &nbdclient.Request{Command: nbdclient.Write, Data: make([]byte, chunk), Done: done}
+		r.Offset = c.next(r.Data)
+		sent[r] = time.Now()
+		c.c.Start(r)
+	}
+	n := 0
+	for left := depth; left > 0; {
+		r := <-done
+		if r.Err != nil {
+			return 0, nil, r.Err
+		}
+		n++
+		_ = h.RecordValue(int64(min(max(time.Since(sent[r]), time.Microsecond), time.Minute)))
+		if time.Since(start) >= d {
+			left--
+			continue
+		}
+		r.Offset = c.next(r.Data)
+		sent[r] = time.Now()
+		c.c.Start(r)
+	}
+	return float64(n) / time.Since(start).Seconds(), h, nil
+}
+
+// paced asks for rate writes a second until ctx ends, one at a time, and returns the longest wait.
+func (c *client) paced(ctx context.Context, rate float64) (longest time.Duration, err error) {
+	p := make([]byte, chunk)
+	interval := time.Duration(float64(time.Second) / rate)
+	for tick := time.Now(); ctx.Err() == nil; tick = tick.Add(interval) {
+		time.Sleep(time.Until(tick))
+		start := time.Now()
+		if err := c.c.Write(c.next(p), p, 0); err != nil {
+			return longest, err
+		}
+		longest = max(longest, time.Since(start))
+		if time.Since(tick) > time.Second {
+			tick = time.Now()
+		}
+	}
+	return longest, nil
+}
+
+// prefix says whether what the target's area holds is what the first n writes of the history leave, for some n.
+func (c *client) prefix(ctx context.Context, s system) (bool, error) {
+	addr, export := s.target()
+	t, err := nbdclient.Dial(ctx, addr, export)
+	if err != nil {
+		return false, err
+	}
+	defer t.Close()
+	held := make([]uint64, c.area)
+	newest := uint64(0)
+	p := make([]byte, 256<<10)
+	for off := int64(0); off < c.area*chunk; off += int64(len(p)) {
+		if err := t.Read(off, p[:min(int64(len(p)), c.area*chunk-off)]); err != nil {
+			return false, err
+		}
+		for i := 0; i < len(p) && (off+int64(i))/chunk < c.area; i += chunk {
+			nr := binary.LittleEndian.Uint64(p[i:])
+			held[(off+int64(i))/chunk] = nr
+			newest = max(newest, nr)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if newest > uint64(len(c.history)) {
+		return false, fmt.Errorf("the target holds write %d, %d were made", newest, len(c.history))
+	}
+	return isPrefix(c.history, held), nil
+}
+
+// isPrefix says whether held, the number of the write that each chunk shows, is what the first writes of the history
+// leave, up to the newest that is shown.
+func isPrefix(history []int64, held []uint64) bool {
+	want := make([]uint64, len(held))
+	for n := range slices.Max(held) {
+		want[history[n]] = n + 1
+	}
+	return slices.Equal(want, held)
+}

@@ -1,0 +1,160 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// reach is a figure that this project wants to reach, as a ratio of two points or one point of an experiment.
+type reach struct {
+	what       string
+	limit      float64
+	most       bool // the ratio is to be at most the limit, else at least
+	experiment string
+	of, over   [2]string // series and x; over[0] empty: of is the ratio
+}
+
+// nbdCase is a ratio of two servers in a case of bench/nbd.
+func nbdCase(what string, limit float64, name, over string) reach {
+	return reach{what: what, limit: limit, experiment: "nbd/" + name, of: [2]string{"cawrm", name}, over: [2]string{over, name}}
+}
+
+func goal(what string, limit float64, most bool, name, series, x string) reach {
+	return reach{what: what, limit: limit, most: most, experiment: "goal/" + name, of: [2]string{series, x}}
+}
+
+// reaches is the table of figures to reach.
+var reaches = []reach{
+	goal("writer's rate with a mirror on a link 10 times too slow, over without a mirror", 0.95, false, "slow-link", "tight", "ratio"),
+	goal("writer's p99 during an outage, and after it, over before", 1.1, true, "outage-latency", "tight", "ratio"),
+	goal("bytes of resume over unique dirty bytes, uncompressed (wan)", 1.02, true, "resume-bytes", "tight", "ratio, wan"),
+	goal("bytes of resume over unique dirty bytes, uncompressed (bad without loss)", 1.02, true, "resume-bytes", "tight", "ratio, bad"),
+	goal("use of the link during catch-up (wan)", 0.95, false, "link-use", "tight", "ratio, wan"),
+	goal("use of the link during catch-up (bad without loss)", 0.95, false, "link-use", "tight", "ratio, bad"),
+	goal("initial sync of a volume with 10 % stored, over traditional", 9, false, "initial-sync", "both", "ratio"),
+	nbdCase("random 4 KiB write, flush every 64, over nbdkit file", 6, "randwrite-4k-qd32-f64", "nbdkit-file"),
+	nbdCase("random 4 KiB write, flush every 64, over qemu-nbd cache=none", 3, "randwrite-4k-qd32-f64", "qemu-none"),
+	nbdCase("random 4 KiB write without flush, over nbdkit's memory plugin", 1, "randwrite-4k-qd32", "nbdkit-memory"),
+	nbdCase("random 4 KiB read from memory, over nbdkit file", 1, "randread-4k-qd32", "nbdkit-file"),
+	nbdCase("256 KiB sequential read, over nbdkit file", 1, "seqread-256k", "nbdkit-file"),
+	nbdCase("256 KiB sequential write, over nbdkit file", 1, "seqwrite-256k", "nbdkit-file"),
+	{what: "server CPU time per 4 KiB request, over nbdkit file", limit: 1, most: true, experiment: "cpu/request",
+		of: [2]string{"cawrm", "random write"}, over: [2]string{"nbdkit-file", "random write"}},
+	goal("random write throughput, tight over traditional (local)", 5, false, "random-write-local", "both", "ratio"),
+	goal("random write with mirror on loopback, tight over loose", 1, false, "random-write-mirrored", "both", "ratio"),
+	goal("recovery after SIGKILL, much written over little, in time", 1.2, true, "recovery", "tight", "ratio"),
+}
+
+// sections are the parts of the document, by the beginning of the experiments' names.
+var sections = []struct{ prefix, title, text string }{
+	{"machine/", "The machine's own limits", "What the disk, a socket and memory do without any server: the goal is the limit, not the peer."},
+	{"goal/", "What the ratios are of", ""},
+	{"paper/", "The paper's experiments", "The three architectures of the paper over one line, in turns on one disk."},
+	{"peers/", "Beside other systems", ""},
+	{"cpu/", "CPU time", ""},
+	{"nbd/", "NBD servers", "One server at a time, with fio's nbd engine over unix sockets."},
+	{"nbd-mirror/", "The price of a mirror on the same machine", "Both sites and the client share the processors."},
+}
+
+const head = `# Benchmarks
+
+This file is generated from [bench/results](bench/results) by ` + "`make benchmarks`" + `; change it there.
+
+## Before the numbers are used
+
+- They were measured on a shared virtual machine of two cores, most of them while other work kept it busy (load averages of 20 and more).
+  Single turns differ by a factor of two and more there. Medians of turns taken in alternation can be compared with each
+  other; they are not what a quiet machine gives.
+- Client, servers, both sites and the emulated line share those cores. What a mirror costs where they are not the limit
+  is less.
+- The disk is a virtual one without seeks: a random write costs little more than a sequential one, which is the opposite of the
+  paper's disks, and of what a log is best at.
+- A server with a write-back cache answers into the page cache; cawrm answers into its own memory, for at most 50 ms. Rates are counted
+  until a flush has made the writes durable, where a line does not say otherwise.
+- A relay carries streams: it has no loss and no congestion control of its own. The congestion control in use is named with each line.
+- Figures with a small number of rounds, or of short turns (` + "`--quick`" + `), are there to be repeated, not to be quoted.
+
+## How to repeat
+
+` + "```" + `
+make build
+bin/cawrm bench paper --quick                 # less than 50 s, needs nothing
+bin/cawrm bench paper --out results           # half an hour
+bin/cawrm bench goals --out results           # the ratios below
+bin/cawrm bench peers --out results           # needs qemu-storage-daemon, nbdkit and nbdcopy
+make bench-nbd ARGS='--out results/nbd.jsonl' # needs fio, nbdkit and qemu-nbd
+bin/cawrm bench diff bench/results results    # yours beside these
+` + "```" + `
+
+`
+
+// Document writes BENCHMARKS.md from the newest of each experiment.
+func Document(w io.Writer, all []*Experiment) error {
+	list := Newest(all)
+	if _, err := io.WriteString(w, head); err != nil {
+		return err
+	}
+	if err := writeReaches(w, list); err != nil {
+		return err
+	}
+	for _, s := range sections {
+		var part []*Experiment
+		for _, e := range list {
+			if strings.HasPrefix(e.Name, s.prefix) {
+				part = append(part, e)
+			}
+		}
+		if len(part) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "## %s\n\n", s.title)
+		if s.text != "" {
+			fmt.Fprintf(w, "%s\n\n", s.text)
+		}
+		for _, e := range part {
+			if err := e.Markdown(w); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func writeReaches(w io.Writer, list []*Experiment) error {
+	fmt.Fprint(w, "## Figures to reach\n\n| what | wanted | measured | |\n|---|---|---|---|\n")
+	for _, r := range reaches {
+		word := "at least"
+		if r.most {
+			word = "at most"
+		}
+		measured, verdict := "not measured yet", ""
+		if v, ok := r.value(list); ok {
+			measured, verdict = Number(v), "reached"
+			if r.most && v > r.limit || !r.most && v < r.limit {
+				verdict = "**not reached**"
+			}
+		}
+		fmt.Fprintf(w, "| %s | %s %g | %s | %s |\n", r.what, word, r.limit, measured, verdict)
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}
+
+// value is the median that is to be reached, or the ratio of two.
+func (r reach) value(list []*Experiment) (float64, bool) {
+	i := slices.IndexFunc(list, func(e *Experiment) bool { return e.Name == r.experiment })
+	if i < 0 {
+		return 0, false
+	}
+	of, ok := list[i].Get(r.of[0], r.of[1])
+	if !ok || r.over[0] == "" {
+		return of, ok
+	}
+	over, ok := list[i].Get(r.over[0], r.over[1])
+	if !ok || over == 0 || of == 0 {
+		return 0, false
+	}
+	return of / over, true
+}
