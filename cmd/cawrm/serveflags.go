@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -15,6 +17,7 @@ import (
 	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/daemon"
 	"cawrm/cmd/internal/value"
+	"cawrm/cmd/internal/web"
 )
 
 // daemonFlags are the flags of serve that are for the daemon as a whole: keys above the tables of a configuration.
@@ -32,6 +35,8 @@ type daemonFlags struct {
 	rpo     time.Duration
 
 	http      value.Addrs
+	sites     []string
+	tokenFile string
 	objective time.Duration
 	traceDir  string
 }
@@ -53,7 +58,9 @@ func (f *daemonFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.trust.Insecure, "insecure", false, "await sources from other machines though nobody proves who they are")
 	flags.StringVar(&f.onEvent, "on-event", "", "`command` of the shell that is run for each event: a link up or down, diverged, lag, ...")
 	flags.DurationVar(&f.rpo, "rpo", 0, "recovery point objective: a mirror that is further behind is an event (as 30s)")
-	flags.Var(&f.http, "http", "serve metrics for Prometheus at host:port; repeatable")
+	flags.Var(&f.http, "http", "serve a web page, and metrics for Prometheus, at host:port; repeatable")
+	flags.StringArrayVar(&f.sites, "site", nil, "another daemon that the page shows, `NAME=http://host:port` of its --http; repeatable")
+	flags.StringVar(&f.tokenFile, "http-token-file", "", "`file` with a token of at least 16 characters that lets the page pause and resume mirrors (default: it cannot)")
 	flags.DurationVar(&f.objective, "latency-objective", 0, "write the last seconds of execution down when a request takes longer (default: never)")
 	flags.StringVar(&f.traceDir, "trace-dir", filepath.Join(os.TempDir(), "cawrm-traces"), "where they are written, a `dir`")
 	flags.Var(&f.control.SocketAddr, "control", "control socket (default: $CAWRM_CONTROL, else /run/cawrm/control.sock for root, $XDG_RUNTIME_DIR/cawrm/control.sock for a user)")
@@ -82,6 +89,32 @@ func (f *daemonFlags) check() error {
 	}
 	return nil
 }
+
+// page reads what the web page is told.
+func (f *daemonFlags) page() (sites []web.Site, token string, err error) {
+	for _, text := range f.sites {
+		name, link, ok := strings.Cut(text, "=")
+		u, err := url.Parse(link)
+		if !ok || name == "" || err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, "", usagef("--site %q: give NAME=http://host:port", text)
+		}
+		sites = append(sites, web.Site{Name: name, URL: link})
+	}
+	if f.tokenFile == "" {
+		return sites, "", nil
+	}
+	b, err := os.ReadFile(f.tokenFile)
+	if err != nil {
+		return nil, "", fmt.Errorf("--http-token-file: %w", err)
+	}
+	if token = strings.TrimSpace(string(b)); len(token) < minToken {
+		return nil, "", fmt.Errorf("--http-token-file %s: a token has at least %d characters; openssl rand -hex 16 makes one", f.tokenFile, minToken)
+	}
+	return sites, token, nil
+}
+
+// minToken is too long to be guessed over the network.
+const minToken = 16
 
 // volumeFlags are the flags of serve, and of volume add, that are for one volume: keys of its table.
 type volumeFlags struct {
@@ -158,6 +191,9 @@ func (g *given) load() (daemon.Config, error) {
 	cfg.Trust = f.trust
 	cfg.TLS = daemon.TLS{Cert: f.cert, Key: f.key, CA: f.ca, Optional: f.tls.Value == "on"}
 	cfg.OnEvent, cfg.RPO = f.onEvent, f.rpo
+	if cfg.Sites, cfg.Token, err = f.page(); err != nil {
+		return cfg, err
+	}
 	cfg.HTTP, cfg.Objective, cfg.TraceDir, cfg.Version = f.http, f.objective, f.traceDir, build()
 	cfg.Decode = decodeVolume
 	if f.config != "" {

@@ -96,7 +96,7 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
-	s.answer(w, r, http.StatusOK, s.status().complete())
+	s.answer(w, r, http.StatusOK, s.status().Complete())
 }
 
 func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
@@ -122,8 +122,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, code int, v any)
 	}
 }
 
-// complete makes every list a list: readers of JSON need not tell null from empty.
-func (s Status) complete() Status {
+// Complete makes every list a list: readers of JSON need not tell null from empty.
+func (s Status) Complete() Status {
 	s.Volumes = orEmpty(s.Volumes)
 	for i := range s.Volumes {
 		v := &s.Volumes[i]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -34,7 +35,9 @@ type Config struct {
 	Trust   PeerTrust     // of the link between sources and mirrors
 	OnEvent string        // command that is told of events
 	RPO     time.Duration // lag that is an event; 0: none is
-	HTTP    []value.Addr  // metrics; may be empty
+	HTTP    []value.Addr  // page and metrics; may be empty
+	Sites   []web.Site    // other daemons that the page shows
+	Token   string        // lets the page act
 	Logger  *slog.Logger
 
 	Version string // of the program, for the metrics
@@ -155,7 +158,7 @@ func (d *daemon) prepare() error {
 func (d *daemon) prepareWatching() (err error) {
 	cfg := web.Config{Logger: d.log, Metrics: metric.Handler(metric.Sources{
 		Status: d.status, NBD: d.nbdStats, Requests: d.requests, Version: d.cfg.Version,
-	})}
+	}), Status: d.status, Mirror: d.changeMirror, Name: hostname(), Version: d.cfg.Version, Sites: d.cfg.Sites, Token: d.cfg.Token}
 	if d.cfg.Objective > 0 {
 		if d.flight, err = flight.Start(d.cfg.TraceDir, d.log); err != nil {
 			return err
@@ -293,6 +296,15 @@ func (d *daemon) closeMirrors() {
 	if d.hook != nil {
 		d.hook.close()
 	}
+}
+
+// hostname is how the page calls this daemon.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "this daemon"
+	}
+	return name
 }
 
 func (d *daemon) closeWatching() {

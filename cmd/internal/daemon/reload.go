@@ -59,8 +59,8 @@ func (d *daemon) fixed(want Config) error {
 	switch {
 	case want.Control != d.cfg.Control:
 		return errors.New("the control socket can only be changed by a restart")
-	case !slices.Equal(want.HTTP, d.cfg.HTTP):
-		return errors.New("the addresses of http can only be changed by a restart")
+	case !slices.Equal(want.HTTP, d.cfg.HTTP) || !slices.Equal(want.Sites, d.cfg.Sites) || want.Token != d.cfg.Token:
+		return errors.New("http, site and http-token-file can only be changed by a restart")
 	case want.Objective != d.cfg.Objective || want.TraceDir != d.cfg.TraceDir:
 		return errors.New("latency-objective and trace-dir can only be changed by a restart")
 	case (want.TLS.Cert == "") != (d.cfg.TLS.Cert == ""), want.TLS.Optional != d.cfg.TLS.Optional:

@@ -1,6 +1,10 @@
-// Package web is what the daemon serves at --http: metrics for Prometheus for whoever reaches the address, and for this machine
-// alone what looks into the program.
+// Package web is what the daemon serves at --http: a page and metrics for whoever reaches the address, actions for whoever knows
+// the token, and for this machine alone what looks into the program.
 //
+//	GET /                     the page (page/): volumes, mirrors, pointers, charts; all of it is in the binary
+//	GET /api/status           control.Status
+//	GET /api/sites            the same of this and of other daemons, which are asked beside each other
+//	POST /api/mirror          pause and resume; "Authorization: Bearer TOKEN"
 //	GET /metrics              Prometheus
 //	GET /debug/pprof/...      profiles: from the loopback only
 //	GET /debug/flight         the last seconds of execution, for `go tool trace`: from the loopback only

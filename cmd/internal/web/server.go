@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"cawrm/cmd/internal/control"
 )
 
 // Bounds of what clients can make the server hold.
@@ -25,19 +27,27 @@ const (
 // Config is what the server shows.
 type Config struct {
 	Metrics http.Handler
+	Status  func() control.Status
+	Mirror  func(context.Context, control.MirrorRequest) (any, error)
+	Name    string // of this daemon among the sites
+	Version string
+	Sites   []Site                         // other daemons that the page shows
+	Token   string                         // lets the page act; "": it cannot
 	Flight  func(io.Writer) (int64, error) // nil: nothing is recorded
 	Logger  *slog.Logger
 }
 
 // Server serves --http. It is started by Serve and ended by Close.
 type Server struct {
-	http *http.Server
-	cfg  Config
+	http   *http.Server
+	client http.Client // of other daemons
+	cfg    Config
 }
 
 // New makes a server.
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg}
+	s.client.Transport = &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: idleTime}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", cfg.Metrics)
 	debug := http.NewServeMux()
@@ -47,7 +57,11 @@ func New(cfg Config) *Server {
 	debug.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	debug.HandleFunc("GET /debug/flight", s.flight)
-	mux.Handle("/debug/", localOnly(debug))
+	mux.Handle("GET /debug/", localOnly(debug))
+	mux.Handle("GET /", page())
+	mux.HandleFunc("GET /api/status", s.getStatus)
+	mux.HandleFunc("GET /api/sites", s.getSites)
+	mux.HandleFunc("POST /api/mirror", s.withToken(s.postMirror))
 	s.http = &http.Server{
 		Handler: mux, ReadHeaderTimeout: headTime, ReadTimeout: headTime, WriteTimeout: answerTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
@@ -67,6 +81,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
+	s.client.CloseIdleConnections()
 	if err := s.http.Shutdown(ctx); err != nil {
 		return s.http.Close()
 	}
