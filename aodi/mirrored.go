@@ -16,7 +16,7 @@ func (v *Volume) NextSnapshot(from Position, wanted func(SnapshotInfo) bool) *Sn
 	defer v.mapMu.RUnlock()
 	at := sort.Search(len(v.snaps), func(i int) bool { return v.snaps[i].position >= from }) // they are in the order of their positions
 	for _, s := range v.snaps[at:] {
-		if info := s.info(); !s.deleting && wanted(info) {
+		if info := s.info(); !s.hidden() && wanted(info) {
 			return &info
 		}
 	}

@@ -55,6 +55,9 @@ type snapshot struct {
 	users    int // views that are open
 }
 
+// hidden tells that nobody sees it by a name.
+func (s *snapshot) hidden() bool { return s.deleting || s.cut }
+
 // CheckSnapshotName says what is wrong with a name: it goes into NBD's export names, behind an @, and onto command lines.
 func CheckSnapshotName(name string) error {
 	bad := func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '@' || r == '/' }
@@ -119,7 +122,7 @@ func (v *Volume) Snapshots() []SnapshotInfo {
 	defer v.mapMu.RUnlock()
 	all := []SnapshotInfo{}
 	for _, s := range v.snaps {
-		if !s.deleting && !s.cut {
+		if !s.hidden() {
 			all = append(all, s.info())
 		}
 	}
@@ -134,7 +137,7 @@ func (s *snapshot) info() SnapshotInfo {
 // snapshotLocked finds a snapshot by its name, nil if there is none.
 func (v *Volume) snapshotLocked(name string) *snapshot {
 	for _, s := range v.snaps {
-		if s.name == name && !s.deleting && !s.cut {
+		if s.name == name && !s.hidden() {
 			return s
 		}
 	}

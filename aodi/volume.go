@@ -341,9 +341,10 @@ func (v *Volume) Status() Status {
 	for _, snap := range v.snaps {
 		if snap.deleting {
 			s.Deleting++
+		} else if !snap.cut {
+			s.Snapshots++
 		}
 	}
-	s.Snapshots = len(v.snaps) - s.Deleting
 	v.mapMu.RUnlock()
 	return s
 }

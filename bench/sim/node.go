@@ -177,7 +177,7 @@ func (n *node) calmly(do func()) {
 // options are a volume's, small enough that a short history meets every mechanism.
 func (c *config) options(w *world, n *node) aodi.Options {
 	o := aodi.Options{Logger: w.logger(n.name), DurableInterval: c.durable, CheckpointInterval: c.checkpointEvery,
-		CheckpointBytes: c.checkpointBytes, MapMemory: c.mapMemory}
+		CheckpointBytes: c.checkpointBytes, MapMemory: c.mapMemory, History: c.history}
 	return o
 }
 

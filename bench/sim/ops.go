@@ -46,6 +46,7 @@ func init() {
 		{"old copy", 12, (*world).opOldCopy},
 		{"snapshot", 30, (*world).opSnapshot},
 		{"delete snapshot", 20, (*world).opDeleteSnapshot},
+		{"moment", 30, (*world).opMoment},
 		{"delete copy", 8, (*world).opDeleteCopy},
 	}
 }

@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"cawrm/aodi"
 )
@@ -104,6 +106,12 @@ func (w *world) compareSnapshot(n *node, s aodi.SnapshotInfo) {
 		return
 	}
 	defer v.Close()
+	w.compareView(n, v, "snapshot")
+}
+
+// compareView holds what a view shows against the model as of its position.
+func (w *world) compareView(n *node, v *aodi.View, what string) {
+	s := v.Info()
 	for _, win := range w.cfg.windows {
 		b := w.buffer(win.count * chunkSize)
 		err := v.ReadAt(b, win.first*chunkSize)
@@ -111,16 +119,45 @@ func (w *world) compareSnapshot(n *node, s aodi.SnapshotInfo) {
 			return
 		}
 		if err != nil {
-			w.fatal("snapshot", "%s@%s: %v", n.name, s.Name, err)
+			w.fatal(what, "%s@%s: %v", n.name, s.Name, err)
 		}
 		if bad := w.unlike(b, win.first, s.Position); bad != "" {
-			w.fatal("snapshot", "%s@%s at position %d: %s", n.name, s.Name, s.Position, bad)
+			w.fatal(what, "%s@%s at position %d: %s", n.name, s.Name, s.Position, bad)
 		}
 	}
 	if used, want := s.UsedBytes/chunkSize, w.model.mapped(s.Position); used != want {
-		w.fatal("snapshot", "%s@%s: %d chunks are mapped, not %d", n.name, s.Name, used, want)
+		w.fatal(what, "%s@%s: %d chunks are mapped, not %d", n.name, s.Name, used, want)
 	}
-	w.count("snapshots compared", 1)
+	w.count(what+"s compared", 1)
+}
+
+// opMoment reads somebody as it was some time ago.
+func (w *world) opMoment() {
+	n := w.someone()
+	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 {
+		return
+	}
+	at := time.Now().Add(-time.Duration(w.rng.Int64N(1 << (20 + w.rng.IntN(14)))))
+	n.calmly(func() {
+		v, err := n.v.OpenMoment(at)
+		switch {
+		case n.d.isDead() || errors.Is(err, aodi.ErrNoHistory):
+			if v != nil {
+				v.Close()
+			}
+			return
+		case err != nil:
+			if !w.allowed(n, err) {
+				w.fatal("error", "moment: %v", err)
+			}
+			return
+		}
+		defer v.Close()
+		w.say("  -> %s at %d", n.name, v.Info().Position)
+		if v.Info().Position <= w.known {
+			w.compareView(n, v, "moment")
+		}
+	})
 }
 
 // copied tells whether a snapshot is one that a node has from its source: names begin with who made them.

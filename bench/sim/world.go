@@ -29,6 +29,7 @@ type config struct {
 	keepAlive       time.Duration
 	readTimeout     time.Duration
 	steps           int
+	history         aodi.HistoryWindow
 }
 
 // world is one history under way.
@@ -73,6 +74,9 @@ func choose(rng *rand.Rand) config {
 		keepAlive:       pick(rng, 100*time.Millisecond, 2*time.Second),
 		readTimeout:     pick(rng, time.Second, 10*time.Second),
 		fixed:           rng.IntN(8) == 0,
+	}
+	if rng.IntN(2) == 0 {
+		c.history = aodi.HistoryWindow{Age: pick(rng, 0, 20*time.Second), Bytes: pick[int64](rng, 0, 256<<10, 4<<20)}
 	}
 	for i := range c.segment {
 		c.segment[i] = pick[uint32](rng, 32, 32, 64, 256)
