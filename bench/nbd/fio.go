@@ -20,7 +20,8 @@ type result struct {
 	P99us          float64 `json:"p99_us"`
 	MaxUs          float64 `json:"max_us"`
 	SyncMeanUs     float64 `json:"sync_mean_us,omitempty"`
-	CPUBusy        float64 `json:"cpu_busy"` // share of all processors, all processes
+	CPUBusy        float64 `json:"cpu_busy"`                // share of all processors, all processes
+	ServerCPUus    float64 `json:"server_cpu_us,omitempty"` // processor time of the server, for each read or write
 }
 
 // fioArgs is the command line of one turn.
@@ -43,14 +44,17 @@ func runFio(ctx context.Context, c config, k workload, s *server) (result, error
 	cmd := exec.CommandContext(ctx, "fio", args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	before := readCPU()
+	before, spent := readCPU(), s.cpu()
 	out, err := cmd.Output()
-	after := readCPU()
+	after, spent := readCPU(), s.cpu()-spent
 	if err != nil {
 		return result{}, fmt.Errorf("fio %s: %w\n%s%s", strings.Join(args, " "), err, stderr.Bytes(), out)
 	}
 	r, err := parseFio(out)
 	r.CPUBusy = after.busySince(before)
+	if requests := r.IOPS * c.seconds.Seconds(); !k.once && requests > 0 {
+		r.ServerCPUus = spent * 1e6 / requests
+	}
 	return r, err
 }
 
@@ -96,6 +100,32 @@ func parseFio(out []byte) (result, error) {
 		P50us: d.Clat.Percentile["50.000000"] / 1e3, P99us: d.Clat.Percentile["99.000000"] / 1e3,
 		SyncMeanUs: doc.Jobs[0].Sync.Latency.Mean / 1e3,
 	}, nil
+}
+
+// cpu is the processor time of the server's process so far, in seconds.
+func (s *server) cpu() (seconds float64) {
+	pid := 0
+	switch {
+	case s.cmd != nil:
+		pid = s.cmd.Process.Pid
+	case s.source != nil:
+		pid = s.source.PID()
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name may hold spaces and parentheses; user and system time are the 12th and 13th field behind it.
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 13 {
+		return 0
+	}
+	for _, ticks := range f[11:13] {
+		var v float64
+		fmt.Sscan(ticks, &v)
+		seconds += v / 100
+	}
+	return seconds
 }
 
 // cpu is the time of all processors so far, in ticks.

@@ -141,7 +141,7 @@ func (b *bench) catchUp() error {
 		p, _ := wan.Lookup(name)
 		p.Loss, p.Jitter = 0, 0
 		err := b.eachRound(use.Title+", "+name, func(round int) error {
-			_, err := b.onRig(Tight, rigConfig{size: b.volume, link: p}, func(r *Rig) (float64, error) {
+			_, err := b.onRig(Tight, rigConfig{size: b.volume, link: p, settings: "compress=off"}, func(r *Rig) (float64, error) {
 				on(use, r.Link)
 				on(bytes, r.Link)
 				return 0, b.catchUpOn(r, name, p, use, bytes)

@@ -141,8 +141,8 @@ func (b *bench) take(steps []step) ([]*report.Experiment, error) {
 	return b.list, b.ctx.Err()
 }
 
-// Steps lists the names for Config.Only, of the paper's experiments and of the goals.
-func Steps() (paper, goals []string) {
+// Steps lists the names for Config.Only, of the paper's experiments, the goals and the seeds.
+func Steps() (paper, goals, seeds []string) {
 	b := &bench{}
 	for _, s := range b.steps() {
 		paper = append(paper, s.name)
@@ -150,7 +150,10 @@ func Steps() (paper, goals []string) {
 	for _, s := range b.goals() {
 		goals = append(goals, s.name)
 	}
-	return paper, goals
+	for _, s := range b.seeds() {
+		seeds = append(seeds, s.name)
+	}
+	return paper, goals, seeds
 }
 
 // experiment begins a figure.

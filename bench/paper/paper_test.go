@@ -104,6 +104,30 @@ func TestEveryGoal(t *testing.T) {
 	}
 }
 
+// TestEverySeed ensures that each headline result of the related systems is measured, with their claim beside it.
+func TestEverySeed(t *testing.T) {
+	b := &bench{Config: Config{Dir: t.TempDir(), Progress: func(string) {}}, scale: tiny, ctx: t.Context()}
+	list, err := b.take(b.seeds())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) != 5 {
+		t.Errorf("%d experiments", len(list))
+	}
+	for _, e := range list {
+		if len(e.Points) == 0 || e.Claim == "" {
+			t.Errorf("%s has %d points, and the claim %q", e.Name, len(e.Points), e.Claim)
+		}
+		if e.Name == "seeds/delta" {
+			plain, _ := e.Get("compression off", "new random data")
+			text, _ := e.Get("compression best", "new text")
+			if plain < 1 || plain > 1.2 || text > 0.7*plain {
+				t.Errorf("random data cost %g, text compressed %g", plain, text)
+			}
+		}
+	}
+}
+
 // TestLatenciesAreCorrectedForOmission ensures that a stall counts for all writes that would have been asked for in it.
 func TestLatenciesAreCorrectedForOmission(t *testing.T) {
 	h := newHistogram()

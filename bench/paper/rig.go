@@ -47,6 +47,8 @@ type rigConfig struct {
 	fill  int64 // bytes written before the mirror is there
 	equal bool  // the baselines begin as equals: their initial synchronisation is not what is measured
 	later bool  // mirroring begins with begin
+
+	settings string // of tight's mirror, as in its URL
 }
 
 // newRig builds an architecture; dir is emptied.
@@ -147,7 +149,7 @@ func (r *Rig) attach(c rigConfig, local baseline.Volume) error {
 	r.onClose(func() { l.Close() })
 	path := filepath.Join(c.dir, "mirror")
 	if r.Name == Tight {
-		return r.attachTight(path, ln)
+		return r.attachTight(path, ln, c.settings)
 	}
 	var backup *baseline.Backup
 	if r.Name == Traditional {
@@ -188,7 +190,7 @@ func (r *Rig) attach(c rigConfig, local baseline.Volume) error {
 	return nil
 }
 
-func (r *Rig) attachTight(path string, ln *wan.Memory) error {
+func (r *Rig) attachTight(path string, ln *wan.Memory, settings string) error {
 	var err error
 	if r.target, err = r.log(path, aodi.CreateOptions{Mirror: true}); err != nil {
 		return err
@@ -201,7 +203,7 @@ func (r *Rig) attachTight(path string, ln *wan.Memory) error {
 	r.onClose(peer.Close)
 	r.begin = func() (err error) {
 		r.mirror, err = cawrm.Start(r.source, cawrm.MirrorConfig{
-			ID: "bench", URL: "cawrm://backup/bench",
+			ID: "bench", URL: "cawrm://backup/bench?" + settings,
 			Dial: func(ctx context.Context, _ string) (net.Conn, error) { return r.Link.Dial(ctx) },
 		})
 		if err == nil {

@@ -52,6 +52,7 @@ var sections = []struct{ prefix, title, text string }{
 	{"machine/", "The machine's own limits", "What the disk, a socket and memory do without any server: the goal is the limit, not the peer."},
 	{"goal/", "What the ratios are of", ""},
 	{"paper/", "The paper's experiments", "The three architectures of the paper over one line, in turns on one disk."},
+	{"seeds/", "The headline results of related systems", "On the same kind of work, beside what their papers claim; their machines were others."},
 	{"peers/", "Beside other systems", ""},
 	{"cpu/", "CPU time", ""},
 	{"nbd/", "NBD servers", "One server at a time, with fio's nbd engine over unix sockets."},

@@ -90,16 +90,7 @@ func loadFile(path string) (all []*Experiment, err error) {
 
 // decode reads a line: an experiment, or a run of bench/nbd.
 func decode(line []byte) ([]*Experiment, error) {
-	var run struct {
-		Experiment
-		Size  string `json:"size"`
-		Cases []struct {
-			Case        string                                  `json:"case"`
-			Unit        string                                  `json:"unit"`
-			Repetitions map[string][]map[string]json.RawMessage `json:"repetitions"`
-			Median      map[string]float64                      `json:"median"`
-		} `json:"cases"`
-	}
+	var run nbdRun
 	if err := json.Unmarshal(line, &run); err != nil {
 		return nil, fmt.Errorf("not a line of results: %w", err)
 	}
@@ -132,10 +123,54 @@ func decode(line []byte) ([]*Experiment, error) {
 				e.Add(server, c.Case, 0, v)
 			}
 		}
-		sort.Slice(e.Points, func(i, j int) bool { return e.Points[i].Series < e.Points[j].Series })
+		bySeries(&e)
 		all = append(all, &e)
 	}
+	if cpu := run.cpu(); cpu != nil {
+		all = append(all, cpu)
+	}
 	return all, nil
+}
+
+func bySeries(e *Experiment) {
+	sort.SliceStable(e.Points, func(i, j int) bool { return e.Points[i].Series < e.Points[j].Series })
+}
+
+// cpu is the processor time of each server for a request, of those runs that have noted it.
+func (r *nbdRun) cpu() *Experiment {
+	e := r.Experiment
+	e.Name, e.Title, e.X, e.Unit, e.Lower = "cpu/request", "Server's processor time for a request of 4 KiB", "requests", "microseconds", true
+	e.Note = "user and system time of the server's process, at depth 32; what the kernel does for it elsewhere is not in it"
+	for _, c := range r.Cases {
+		x := map[string]string{"randwrite-4k-qd32": "random write", "randread-4k-qd32": "random read"}[c.Case]
+		if x == "" {
+			continue
+		}
+		for server, list := range c.Repetitions {
+			for _, rep := range list {
+				var v float64
+				if json.Unmarshal(rep["server_cpu_us"], &v) == nil && v > 0 {
+					e.Add(server, x, 0, v)
+				}
+			}
+		}
+	}
+	if len(e.Points) == 0 {
+		return nil
+	}
+	bySeries(&e)
+	return &e
+}
+
+// nbdRun is a line of bench/nbd.
+type nbdRun struct {
+	Experiment
+	Cases []struct {
+		Case        string                                  `json:"case"`
+		Unit        string                                  `json:"unit"`
+		Repetitions map[string][]map[string]json.RawMessage `json:"repetitions"`
+		Median      map[string]float64                      `json:"median"`
+	} `json:"cases"`
 }
 
 // Newest returns of each name the experiment that was measured last, in the order of the names' first appearance.

@@ -61,8 +61,11 @@ func (e *Experiment) Table(w io.Writer) error {
 
 // claimant is who claims.
 func (e *Experiment) claimant() string {
-	if strings.HasPrefix(e.Name, "paper/") {
+	switch {
+	case strings.HasPrefix(e.Name, "paper/"):
 		return "the paper"
+	case strings.HasPrefix(e.Name, "seeds/"):
+		return "their paper"
 	}
 	return "wanted"
 }

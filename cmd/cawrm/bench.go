@@ -36,7 +36,7 @@ say little of another; compare runs of one machine, and close in time, with diff
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	c.AddCommand(newBenchPaper(), newBenchGoals(), newBenchPeers(), newBenchCrash(), newBenchDiff())
+	c.AddCommand(newBenchPaper(), newBenchGoals(), newBenchSeeds(), newBenchPeers(), newBenchCrash(), newBenchDiff())
 	return c
 }
 
@@ -173,7 +173,7 @@ func measured(c *cobra.Command, name, title string, steps []string, run func(con
 }
 
 func newBenchPaper() *cobra.Command {
-	steps, _ := paper.Steps()
+	steps, _, _ := paper.Steps()
 	return measured(&cobra.Command{
 		Use:   "paper",
 		Short: "Repeat the paper's experiments with the three architectures",
@@ -188,7 +188,7 @@ The whole takes about half an hour, --quick less than a minute. It needs no root
 }
 
 func newBenchGoals() *cobra.Command {
-	_, steps := paper.Steps()
+	_, steps, _ := paper.Steps()
 	return measured(&cobra.Command{
 		Use:   "goals",
 		Short: "Measure the ratios that this project wants to reach",
@@ -199,6 +199,19 @@ The whole takes about half an hour, of which most goes into writing 64 GiB; --qu
 		Example: `  cawrm bench goals --quick
   cawrm bench goals --out results --disk /srv`,
 	}, "goals", paper.GoalsTitle, steps, paper.RunGoals)
+}
+
+func newBenchSeeds() *cobra.Command {
+	_, _, steps := paper.Steps()
+	return measured(&cobra.Command{
+		Use:   "seeds",
+		Short: "Measure the headline results of related systems on the same kind of work",
+		Long: `Measure what related systems are known for, on the same kind of work: ddsnap's untar with 0 to n snapshots and the size of its deltas,
+distributed md's throughput and latency of a reader during synchronisation, also with two clients on one volume, and the recovery
+of LIO's network RAID1. Each figure stands beside what their papers claim.`,
+		Example: `  cawrm bench seeds --quick
+  cawrm bench seeds --out results --disk /srv`,
+	}, "seeds", paper.SeedsTitle, steps, paper.RunSeeds)
 }
 
 // newBenchCrash is what bench goals runs to see how a volume opens after SIGKILL.
