@@ -63,7 +63,10 @@ type Finder interface {
 }
 
 // Listed is one line of a list of exports.
-type Listed struct{ Name, Description string }
+type Listed struct {
+	Name, Description string
+	Of                string // what it is a part of, as Export.Of
+}
 
 // Export is a Device under a name. It must not be changed after AddExport.
 type Export struct {
@@ -71,7 +74,10 @@ type Export struct {
 	Description string // 0 to 4096 bytes for people to read
 	Device      Device
 	ReadOnly    bool
-	Rotational  bool
+	// Admit says what a client may do with the export and its parts; nil: all what the export allows. It is asked in the
+	// handshake, from any goroutine, and must not wait.
+	Admit      func(Client) Access
+	Rotational bool
 	// MultiConn says that a flush or FUA on one connection covers what all connections have
 	// written, which is true of any Device that keeps no state for each caller.
 	MultiConn bool
@@ -122,9 +128,9 @@ func (e *Export) size() uint64 {
 }
 
 // transmissionFlags are the features of the export for a connection with these reply headers.
-func (e *Export) transmissionFlags(m mode, metaSelected bool) uint16 {
+func (e *Export) transmissionFlags(m mode, metaSelected, readOnly bool) uint16 {
 	f := protocol.NEGOTIATION_REPLY_FLAGS_HAS_FLAGS | flagSendFlush | flagSendFUA | flagSendCache
-	if e.ReadOnly {
+	if readOnly {
 		f |= flagReadOnly
 	} else {
 		f |= flagSendTrim | flagSendWriteZeroes | flagSendFastZero

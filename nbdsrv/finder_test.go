@@ -37,7 +37,7 @@ func (s *shelf) holds(name string) int {
 }
 
 func (s *shelf) List() []nbdsrv.Listed {
-	return []nbdsrv.Listed{{Name: "alpha@one"}, {Name: "alpha@two"}}
+	return []nbdsrv.Listed{{Name: "alpha@one", Of: "alpha"}, {Name: "alpha@two", Of: "alpha"}}
 }
 
 // TestFoundExports: exports that a finder knows are listed and served like others, each held by the connections that use it and

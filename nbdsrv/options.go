@@ -61,7 +61,7 @@ func (c *conn) exportName(name string) (next, error) {
 	}
 	c.room(offsetSize + 2 + exportNameZeroes)
 	c.out = binary.BigEndian.AppendUint64(c.out, c.view.size)
-	c.out = binary.BigEndian.AppendUint16(c.out, e.transmissionFlags(c.mode, c.view.metaSelected))
+	c.out = binary.BigEndian.AppendUint16(c.out, e.transmissionFlags(c.mode, c.view.metaSelected, c.view.readOnly))
 	if c.zeroes {
 		c.out = append(c.out, make([]byte, exportNameZeroes)...)
 	}
@@ -70,7 +70,7 @@ func (c *conn) exportName(name string) (next, error) {
 
 // choose settles the view on e. Errors: errNoExport if e has just been removed, errFull.
 func (c *conn) choose(e *Export, size uint64) error {
-	c.view = view{export: e, size: size, mode: c.mode, metaSelected: c.meta == e}
+	c.view = view{export: e, size: size, mode: c.mode, metaSelected: c.meta == e, readOnly: c.readOnly(e)}
 	return c.server.use(c, e)
 }
 
@@ -80,7 +80,7 @@ func (c *conn) listExports(id uint32, data []byte) {
 		c.reply(id, repErrInvalid, "")
 		return
 	}
-	for _, e := range c.server.list() {
+	for _, e := range c.mayList(c.server.list()) {
 		c.replyHeader(id, protocol.NEGOTIATION_TYPE_REPLY_SERVER, 4+len(e.Name)+len(e.Description))
 		c.out = binary.BigEndian.AppendUint32(c.out, uint32(len(e.Name)))
 		c.out = append(c.out, e.Name...)
@@ -134,7 +134,7 @@ func (c *conn) replyInfo(id uint32, e *Export, size uint64, wanted []byte) {
 	c.replyHeader(id, info, 12)
 	c.out = binary.BigEndian.AppendUint16(c.out, protocol.NEGOTIATION_TYPE_INFO_EXPORT)
 	c.out = binary.BigEndian.AppendUint64(c.out, size)
-	c.out = binary.BigEndian.AppendUint16(c.out, e.transmissionFlags(c.mode, c.meta == e))
+	c.out = binary.BigEndian.AppendUint16(c.out, e.transmissionFlags(c.mode, c.meta == e, c.readOnly(e)))
 	var sent uint32
 	for ; len(wanted) >= 2; wanted = wanted[2:] {
 		typ := binary.BigEndian.Uint16(wanted)

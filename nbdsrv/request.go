@@ -127,6 +127,7 @@ type view struct {
 	size         uint64 // bytes
 	mode         mode
 	metaSelected bool // base:allocation
+	readOnly     bool // the export is, or is for this client
 }
 
 // check says whether a request may be served as it stands. After it, offset and length fit an
@@ -148,7 +149,7 @@ func (v *view) check(r *request) refusal {
 		}
 		fallthrough
 	case cmdTrim, cmdWriteZeroes:
-		if v.export.ReadOnly {
+		if v.readOnly {
 			return refuseReadOnly
 		}
 	case cmdBlockStatus:

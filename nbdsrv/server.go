@@ -152,17 +152,12 @@ func (s *Server) RemoveExport(ctx context.Context, name string) error {
 	return drain(ctx, users)
 }
 
-// lookup finds an export by name. The empty name is the export of that name, or else the first.
-func (s *Server) lookup(name string) *Export {
+// named finds the export of that name.
+func (s *Server) named(name string) *Export {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, e := range s.exports {
-		if e.Name == name {
-			return e
-		}
-	}
-	if name == "" && len(s.exports) > 0 {
-		return s.exports[0]
+	if i := slices.IndexFunc(s.exports, func(e *Export) bool { return e.Name == name }); i >= 0 {
+		return s.exports[i]
 	}
 	return nil
 }
@@ -192,7 +187,7 @@ func (s *Server) list() []Listed {
 	s.mu.Lock()
 	var all []Listed
 	for _, e := range s.exports {
-		all = append(all, Listed{e.Name, e.Description})
+		all = append(all, Listed{Name: e.Name, Description: e.Description})
 	}
 	s.mu.Unlock()
 	if s.cfg.Finder != nil {
@@ -201,11 +196,35 @@ func (s *Server) list() []Listed {
 	return all
 }
 
-// lookup finds an export by name, also one that the server's finder knows. The connection holds the last one of these.
+// lookup finds an export by name that this client may know of, also one that the server's finder knows. The empty name is the export
+// of that name, or else the first.
 func (c *conn) lookup(name string) *Export {
-	if e := c.server.lookup(name); e != nil || c.server.cfg.Finder == nil {
+	e := c.server.named(name)
+	if e == nil && c.server.cfg.Finder != nil {
+		e = c.find(name)
+	}
+	if e != nil && c.access(e) != NoAccess {
 		return e
 	}
+	if name == "" {
+		return c.first()
+	}
+	return nil
+}
+
+// first is the first export that this client may know of.
+func (c *conn) first() *Export {
+	c.server.mu.Lock()
+	all := slices.Clone(c.server.exports)
+	c.server.mu.Unlock()
+	if i := slices.IndexFunc(all, func(e *Export) bool { return c.access(e) != NoAccess }); i >= 0 {
+		return all[i]
+	}
+	return nil
+}
+
+// find asks the server's finder. The connection holds the last export that it has found.
+func (c *conn) find(name string) *Export {
 	if c.found != nil && c.found.Name == name {
 		return c.found
 	}

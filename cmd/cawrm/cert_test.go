@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/nbdkernel"
 )
 
 // TestPeerTrust ensures that a mirror on an address that others reach wants proof, and is fed with certificates that `cawrm cert` made,
@@ -133,4 +135,31 @@ func TestCert(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	runProgram(t, "cert", "show", filepath.Join(dir, "berlin-key.pem")).want(t, 1, "no certificate in it")
+}
+
+// TestAllow ensures that clients may do with a volume what the first rule says that holds for them, and that a reload changes it.
+func TestAllow(t *testing.T) {
+	dir := t.TempDir()
+	path := create(t, filepath.Join(dir, "disk.img"), "--size", "1M")
+	socket := "unix:" + filepath.Join(dir, "nbd.sock")
+	conf := filepath.Join(dir, "cawrm.toml")
+	configure := func(allow string) {
+		t.Helper()
+		text := "nbd = [\"127.0.0.1:0\", \"" + socket + "\"]\n[volume.db]\npath = \"" + path + "\"\nallow = [" + allow + "]\n"
+		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure(`"unix,ro", "addr=127.0.0.0/8"`)
+	s := serve(t, "--config", conf)
+	tcp := s.volume().NBD[0]
+	wantExport(t, tcp, "db", 1<<20, false)
+	wantExport(t, socket, "db", 1<<20, true)
+	configure(`"unix", "addr=10.0.0.0/8", "cert=alice"`)
+	s.command("reload").want(t, 0, "")
+	wantExport(t, socket, "db", 1<<20, false)
+	if _, _, err := nbdkernel.Dial(context.Background(), "tcp", tcp, "db"); err == nil {
+		t.Error("a client that no rule holds for is let in")
+	}
+	runProgram(t, "serve", path, "--allow", "everyone").want(t, 2, "is not a rule")
 }

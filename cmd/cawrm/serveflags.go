@@ -120,6 +120,7 @@ const minToken = 16
 type volumeFlags struct {
 	name    string
 	mirrors value.Mirrors
+	allow   value.Rules
 	rescue  bool
 	history value.Window
 }
@@ -128,6 +129,7 @@ func (f *volumeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "name of the volume and of its NBD export (default: the file's base name)")
 	flags.Var(&f.mirrors, "mirror", "keep a mirror there, or at nbd://host:port/EXPORT; repeatable (default ID: the host's name)")
 	flags.Var(&f.history, "history", "keep each state of so long (24h), or of so much log (20G), or both (24h,20G): NAME@-15m shows one")
+	flags.Var(&f.allow, "allow", "let NBD clients use the volume, by address, name of the certificate, or read-only; the first rule that holds counts; repeatable (default: all)")
 	flags.BoolVar(&f.rescue, "rescue", false, "show what is left of a damaged container, read-only")
 }
 
@@ -136,7 +138,7 @@ func (f *volumeFlags) volume(path string) (daemon.VolumeConfig, error) {
 	if f.name == "" {
 		f.name = filepath.Base(path)
 	}
-	v := daemon.VolumeConfig{Path: path, Name: f.name, Mirrors: f.mirrors, Rescue: f.rescue, History: aodi.HistoryWindow(f.history)}
+	v := daemon.VolumeConfig{Path: path, Name: f.name, Mirrors: f.mirrors, Allow: f.allow, Rescue: f.rescue, History: aodi.HistoryWindow(f.history)}
 	if err := value.CheckName(f.name); err != nil {
 		return v, usagef("%v; give another with --name", err)
 	}

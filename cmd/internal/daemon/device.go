@@ -72,6 +72,7 @@ var (
 // export is how NBD shows the volume.
 func (v *served) export() nbdsrv.Export {
 	e := export(v.cfg.Name, v.volume)
+	e.Admit = v.admit
 	if dev, ok := e.Device.(device); ok && v.source != nil {
 		e.Device = sourceDevice{dev, v.source}
 	}

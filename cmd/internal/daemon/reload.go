@@ -134,6 +134,7 @@ func (d *daemon) take(w VolumeConfig) error {
 			return fmt.Errorf("%s is a clone of volume %s", w.Name, v.base.cfg.Name)
 		} else if v.cfg.Name == w.Name {
 			v.volume.SetHistory(w.History)
+			v.setRules(w.Allow)
 			return v.setMirrors(w.Mirrors)
 		}
 	}

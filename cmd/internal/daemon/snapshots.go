@@ -87,7 +87,7 @@ func (f finder) List() []nbdsrv.Listed {
 			continue
 		}
 		for _, s := range v.volume.Snapshots() {
-			all = append(all, nbdsrv.Listed{Name: v.cfg.Name + "@" + s.Name, Description: describe(s)})
+			all = append(all, nbdsrv.Listed{Name: v.cfg.Name + "@" + s.Name, Description: describe(s), Of: v.cfg.Name})
 		}
 	}
 	return all

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"cawrm/aodi"
@@ -23,7 +24,8 @@ type VolumeConfig struct {
 	Path    string // container
 	Name    string // of the volume, the NBD export, and in cawrm://host:port/NAME
 	Mirrors []value.Mirror
-	Rescue  bool // what is left of a damaged container, read-only
+	Allow   value.Rules // which NBD clients may use it; nil: all
+	Rescue  bool        // what is left of a damaged container, read-only
 	History aodi.HistoryWindow
 }
 
@@ -33,8 +35,9 @@ type served struct {
 	volume  *aodi.Volume
 	rescued recovery.Rescued
 
-	base   *served       // of a clone: what it was made of
-	cfg    VolumeConfig  // Mirrors change with daemon.change held, all else stays
+	base   *served      // of a clone: what it was made of
+	cfg    VolumeConfig // Mirrors change with daemon.change held, all else stays
+	rules  atomic.Pointer[value.Rules]
 	source *cawrm.Source // its mirrors; nil with VolumeConfig.Rescue
 
 	took metric.Requests
@@ -43,6 +46,7 @@ type served struct {
 // openVolume opens a volume. Errors say what to do.
 func openVolume(cfg VolumeConfig, log *slog.Logger) (v *served, err error) {
 	v = &served{cfg: cfg}
+	v.setRules(cfg.Allow)
 	opt := aodi.Options{Logger: log, History: cfg.History}
 	if cfg.Rescue {
 		v.volume, v.rescued, err = aodi.Rescue(cfg.Path, opt)
