@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"cawrm/aodi/format"
 )
@@ -36,6 +37,31 @@ type CloneInfo struct {
 // It takes no time and no space, whatever the size. Any goroutine. Errors: ErrNoSnapshot, EEXIST, what Create refuses, the
 // volume's failure.
 func (v *Volume) CreateClone(snapshot, name, path string) error {
+	return v.createClone(snapshot, name, path, nil)
+}
+
+// CreateCloneAt is CreateClone of a moment of the history. The cut before it becomes a snapshot of-NAME, and what was written
+// from there to the moment is copied. Errors: ErrNoHistory, ErrSnapshotExists, those of CreateClone.
+func (v *Volume) CreateCloneAt(at time.Time, name, path string) error {
+	w, err := v.OpenMoment(at)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	snapshot := "of-" + name
+	if err := CheckSnapshotName(snapshot); err != nil {
+		return err
+	}
+	if err := v.nameCut(w.cut, snapshot); err != nil {
+		return err
+	}
+	if err := v.createClone(snapshot, name, path, w.copySince); err != nil {
+		return errors.Join(err, v.DeleteSnapshot(snapshot))
+	}
+	return nil
+}
+
+func (v *Volume) createClone(snapshot, name, path string, fill func(*Volume) error) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
@@ -54,7 +80,7 @@ func (v *Volume) CreateClone(snapshot, name, path string) error {
 	if err := Create(path, CreateOptions{Size: base.Size(), SegmentChunks: v.geo.SegmentChunks}); err != nil {
 		return err
 	}
-	if err := v.begetClone(base, path); err != nil {
+	if err := v.begetClone(base, path, fill); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	v.mapMu.Lock()
@@ -64,8 +90,8 @@ func (v *Volume) CreateClone(snapshot, name, path string) error {
 	return v.Checkpoint()
 }
 
-// begetClone tells a new container what it is a clone of.
-func (v *Volume) begetClone(base *View, path string) error {
+// begetClone tells a new container what it is a clone of, and fills in what it has beyond that.
+func (v *Volume) begetClone(base *View, path string, fill func(*Volume) error) error {
 	clone, err := Open(path, Options{Logger: v.log})
 	if err != nil {
 		return err
@@ -73,7 +99,18 @@ func (v *Volume) begetClone(base *View, path string) error {
 	clone.mapMu.Lock()
 	clone.catalog.Base = &format.Base{Container: v.super.Container, Position: base.snap.position, Snapshot: base.name, Path: v.d.Name()}
 	clone.mapMu.Unlock()
-	return clone.Close()
+	if err := clone.Close(); err != nil || fill == nil {
+		return err
+	}
+	over, err := v.OpenView(base.name)
+	if err != nil {
+		return err
+	}
+	if clone, err = Open(path, Options{Logger: v.log, Base: over}); err != nil {
+		over.Close()
+		return err
+	}
+	return errors.Join(fill(clone), clone.Close())
 }
 
 // OpenClone opens one of the volume's clones. It must be closed before the volume is. Errors: ErrNoClone, what Open refuses.

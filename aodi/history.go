@@ -3,6 +3,7 @@ package aodi
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"cawrm/aodi/format"
@@ -149,7 +150,7 @@ func (v *Volume) OpenMoment(at time.Time) (*View, error) {
 	past := &snapshot{head: head{tree: tree{id: treeMap, arena: a, pages: v.pages, root: cut.tree.root, height: cut.tree.height}, mapped: cut.mapped},
 		position: cut.position, size: cut.size, time: cut.time, logged: cut.logged, log: cut.log}
 	v.mapMu.Unlock()
-	w := &View{v: v, snap: past, name: at.UTC().Format(time.RFC3339Nano), done: func() {
+	w := &View{v: v, snap: past, cut: cut, name: at.UTC().Format(time.RFC3339Nano), done: func() {
 		v.mapMu.Lock()
 		defer v.mapMu.Unlock()
 		cut.users--
@@ -239,4 +240,68 @@ func (s *snapshot) apply(e *format.Entry, phys format.Phys) error {
 		}
 	}
 	return nil
+}
+
+// nameCut makes a snapshot of what a cut holds, beside it: the two share everything. The next checkpoint makes it durable.
+func (v *Volume) nameCut(cut *snapshot, name string) error {
+	v.ckpt.run.take()
+	defer v.ckpt.run.give()
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	if err := v.admitSnapshotLocked(name); err != nil {
+		return fmt.Errorf("%s@%s: %w", v.d.Name(), name, err)
+	}
+	twin := &snapshot{head: head{tree: cut.tree, mapped: cut.mapped, under: cut.under}, name: name, position: cut.position,
+		size: cut.size, time: cut.time, logged: cut.logged, log: cut.log}
+	cut.under = &twin.head
+	v.snaps = slices.Insert(v.snaps, slices.Index(v.snaps, cut), twin)
+	return nil
+}
+
+// copySince writes what a moment has and the cut before it has not into a clone of that cut.
+func (w *View) copySince(clone *Volume) error {
+	past := &w.snap.tree
+	for _, page := range past.arena.dirty {
+		if info := past.arena.info[page]; info.level == 0 {
+			if err := w.copyLeaf(clone, info.index); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *View) copyLeaf(clone *Volume, index uint64) error {
+	w.v.mapMu.RLock()
+	now, err := w.snap.tree.leaf(index, true)
+	var was []byte
+	if err == nil {
+		was, err = w.cut.tree.leaf(index, true)
+	}
+	var differs []uint64
+	for slot := range uint64(format.RefsPerPage) {
+		if lba := index*format.RefsPerPage + slot; err == nil && lba < uint64(w.snap.size/chunkSize) && (was == nil && refAt(now, slot) != format.Unmapped ||
+			was != nil && refAt(now, slot) != refAt(was, slot)) {
+			differs = append(differs, lba)
+		}
+	}
+	w.v.mapMu.RUnlock()
+	b := make([]byte, chunkSize)
+	for _, lba := range differs {
+		if err != nil {
+			return err
+		}
+		off := int64(lba) * chunkSize
+		switch r := refAt(now, lba%format.RefsPerPage); {
+		case r == format.Unmapped:
+			err = clone.Trim(off, chunkSize, false)
+		case !r.HasData():
+			err = clone.WriteZeroes(off, chunkSize, true, false)
+		default:
+			if err = w.ReadAt(b, off); err == nil {
+				err = clone.WriteAt(b, off, false)
+			}
+		}
+	}
+	return err
 }

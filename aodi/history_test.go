@@ -3,6 +3,7 @@ package aodi_test
 import (
 	"errors"
 	"maps"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -66,6 +67,16 @@ func TestHistoryShowsEachMoment(t *testing.T) {
 				w.Close()
 			}
 		}
+		m := all[len(all)-1-rng.IntN(30)]
+		path := filepath.Join(t.TempDir(), "clone")
+		k.must(k.v.CreateCloneAt(m.at.Add(time.Second), "c", path))
+		clone, err := k.v.OpenClone("c", quiet)
+		k.must(err)
+		k.holds("a clone of "+m.at.String(), clone, m.state)
+		k.must(clone.WriteAt(stamped(77), 0, true))
+		k.must(clone.Close())
+		k.must(k.v.ForgetClone("c"))
+		k.must(k.v.DeleteSnapshot("of-c"))
 		k.must(k.v.Close())
 		check(t, d)
 		k.v = open(t, d, opt)

@@ -10,7 +10,8 @@ type View struct {
 	v    *Volume
 	snap *snapshot
 	name string
-	done func() // of a moment of the history: gives back what it holds
+	cut  *snapshot // of a moment of the history: the cut before it
+	done func()    // gives back what the moment holds
 }
 
 // OpenView opens a snapshot for reading. It cannot be deleted until the view is closed. Any goroutine. Errors: ErrNoSnapshot.

@@ -21,11 +21,14 @@ func newClone() *cobra.Command {
 over NBD as CLONE, as long as NAME is. It takes no time whatever the size, and only the space of what is written to it, in a
 container of its own: CLONE.clone beside the volume's, or --path.
 
+SNAP may also be a moment of the history (serve --history), as 2026-11-20T22:17:05Z or -15m; then snapshot of-CLONE is made as well.
+
 While there is a clone, its snapshot cannot be deleted. A clone of a mirror's snapshot tries a failover while the mirror goes on.
 A clone has no mirrors. --delete ends a clone and removes its container.`,
 		Example: `  cawrm snapshot create db@monday
   cawrm clone db@monday db-test
   cawrm attach db-test /dev/nbd1
+  cawrm clone db@-15m db-before
   cawrm clone --delete db-test`,
 		RunE: func(c *cobra.Command, args []string) error {
 			r := control.CloneRequest{Op: "create"}

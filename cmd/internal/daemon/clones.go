@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"cawrm/aodi"
 	"cawrm/cmd/internal/control"
@@ -46,7 +47,11 @@ func (d *daemon) createClone(r control.CloneRequest) (any, error) {
 			return nil, err
 		}
 	}
-	if err := base.volume.CreateClone(r.Snapshot, r.Name, r.Path); err != nil {
+	err = base.volume.CreateClone(r.Snapshot, r.Name, r.Path)
+	if at, ok := value.Moment(r.Snapshot, time.Now()); ok && errors.Is(err, aodi.ErrNoSnapshot) {
+		err, r.Snapshot = base.volume.CreateCloneAt(at, r.Name, r.Path), "of-"+r.Name
+	}
+	if err != nil {
 		return nil, err
 	}
 	v, err := d.openClone(base, aodi.CloneInfo{Name: r.Name, Snapshot: r.Snapshot, Path: r.Path})
