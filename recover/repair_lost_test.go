@@ -180,7 +180,7 @@ func TestRepairStaysWithinASegment(t *testing.T) {
 // segments were wanted again: the volume opens with all that was flushed, and a repair leaves nothing to wish for.
 func TestNewestMetaChunkIsNotNeeded(t *testing.T) {
 	rng := newRand(seedOf(t))
-	for run := range 16 {
+	for run := range 8 {
 		d := newDisk(t)
 		if err := aodi.CreateOn(d, aodi.CreateOptions{Size: 60 * chunk, SegmentChunks: 32}); err != nil {
 			t.Fatal(err)
