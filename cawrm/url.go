@@ -74,6 +74,8 @@ func ParseURL(s string) (Target, error) {
 		return bad("no host")
 	case strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "["):
 		return bad("an IPv6 address stands in brackets, as [::1]")
+	case !zoneIsPlain(u.Hostname()):
+		return bad("a zone is the name of a network interface, as [fe80::1%%25eth0]")
 	case u.User != nil || u.Fragment != "":
 		return bad("only a host, a port, a NAME and settings may stand in it")
 	}
@@ -95,6 +97,17 @@ func ParseURL(s string) (Target, error) {
 		return bad("%v", err)
 	}
 	return Target{Addr: net.JoinHostPort(u.Hostname(), strconv.Itoa(port)), Name: name, Query: settings.Query()}, nil
+}
+
+// zoneIsPlain tells whether what stands behind a % in a host can be written and read again.
+func zoneIsPlain(host string) bool {
+	_, zone, _ := strings.Cut(host, "%")
+	for _, c := range []byte(zone) {
+		if c <= ' ' || c > '~' || strings.IndexByte("%/?#[]<>\"^`{|}\\", c) >= 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // parseNBD reads the address of a plain NBD server, as the NBD project writes it.
@@ -138,6 +151,8 @@ func parseNBD(s string) (Target, error) {
 		return bad("no host")
 	case !unix && strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "["):
 		return bad("an IPv6 address stands in brackets, as [::1]")
+	case !unix && !zoneIsPlain(u.Hostname()):
+		return bad("a zone is the name of a network interface, as [fe80::1%%25eth0]")
 	case portErr != nil || n < 1 || n > 65535:
 		return bad("port %s is not in 1 to 65535", port)
 	case !unix:

@@ -33,6 +33,9 @@ func ParseAddr(s string) (Addr, error) {
 
 func parseUnix(s, path string) (Addr, error) {
 	path = strings.TrimPrefix(path, "//") // unix:///path, as in URLs
+	for strings.HasPrefix(path, "//") {
+		path = path[1:]
+	}
 	switch {
 	case path == "" || path == "/" || strings.HasSuffix(path, "/"):
 		return Addr{}, fmt.Errorf("%q lacks the socket's path; give unix:/path", s)
