@@ -39,7 +39,7 @@ func (b *bench) goals() []step {
 // goal begins an experiment whose point "ratio" is to be reached; the others are what it is of.
 func (b *bench) goal(name, title, want string) *report.Experiment {
 	e := b.experiment(name, title, "what", "ratio, and as said", want)
-	e.Name = "goal/" + name
+	e.Name, e.Mixed = "goal/"+name, true
 	return e
 }
 
@@ -192,7 +192,7 @@ func (b *bench) firstSync() error {
 		took := map[string]float64{}
 		for _, name := range []string{Traditional, Tight} {
 			var err error
-			if took[name], err = b.initial(e, name, rigConfig{size: b.stored, fill: b.stored / 10 / mib * mib, link: gigabit()}); err != nil {
+			if took[name], err = b.initial(e, name, rigConfig{size: b.stored, fill: b.stored / 10 / baseline.Chunk * baseline.Chunk, link: gigabit()}); err != nil {
 				return err
 			}
 			e.Add("both", name+", s", 0, took[name])

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"cawrm/bench/baseline"
 	"cawrm/bench/report"
 	"cawrm/wan"
 )
@@ -20,7 +21,7 @@ func (b *bench) initialSize() error {
 	return b.eachRound(e.Title, func(int) error {
 		for _, n := range b.sizes {
 			for _, name := range []string{Traditional, Loose, Tight} {
-				took, err := b.initial(e, name, rigConfig{size: n, fill: n / 10 / mib * mib, link: gigabit()})
+				took, err := b.initial(e, name, rigConfig{size: n, fill: n / 10 / baseline.Chunk * baseline.Chunk, link: gigabit()})
 				if err != nil {
 					return err
 				}
@@ -39,7 +40,7 @@ func (b *bench) initialStored() error {
 	return b.eachRound(e.Title, func(int) error {
 		for _, share := range []int64{0, 10, 50, 100} {
 			for _, name := range []string{Traditional, Tight} {
-				took, err := b.initial(e, name, rigConfig{size: b.stored, fill: b.stored * share / 100 / mib * mib, link: gigabit()})
+				took, err := b.initial(e, name, rigConfig{size: b.stored, fill: b.stored * share / 100 / baseline.Chunk * baseline.Chunk, link: gigabit()})
 				if err != nil {
 					return err
 				}

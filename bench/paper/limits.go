@@ -16,7 +16,7 @@ import (
 // limits is what this machine itself can do: no server gets beyond it.
 func (b *bench) limits() error {
 	e := b.experiment("limits", "The machine's own limits", "what", "as said", "")
-	e.Name = "machine/limits"
+	e.Name, e.Mixed = "machine/limits", true
 	f, err := directio.OpenFile(filepath.Join(b.Dir, "limits"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err

@@ -95,7 +95,7 @@ func (b *bench) under(ctx context.Context, p wan.Profile, names []string) error 
 	e := &report.Experiment{
 		Name: "peers/" + p.Name, Title: "Mirroring over " + p.Name, Time: time.Now().UTC().Truncate(time.Second),
 		Commit: report.Commit(b.Version), Machine: report.ThisMachine(b.Dir), Command: b.Command, Load: report.LoadAverage(),
-		X: "what", Unit: "as said", Link: p.String(), LinkMode: string(wan.Relay),
+		X: "what", Unit: "as said", Mixed: true, Link: p.String(), LinkMode: string(wan.Relay),
 		Note: fmt.Sprintf("writer: 4 KiB random writes at depth %d over 8 MiB for %s; volume of 64 MiB; the outage lasts %s",
 			depth, b.Seconds, b.Seconds),
 	}

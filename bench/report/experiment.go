@@ -22,9 +22,10 @@ type Experiment struct {
 	X      string  `json:"x"`    // what the rows are
 	Unit   string  `json:"unit"` // of the values
 	Lower  bool    `json:"lower_is_better,omitempty"`
-	Lines  bool    `json:"lines,omitempty"` // the x axis is a number: draw lines, not bars
-	Claim  string  `json:"claim,omitempty"` // what the paper, or the issue, says of it
-	Note   string  `json:"note,omitempty"`  // what the figures do not show
+	Lines  bool    `json:"lines,omitempty"`       // the x axis is a number: draw lines, not bars
+	Mixed  bool    `json:"mixed_units,omitempty"` // each row has a unit of its own
+	Claim  string  `json:"claim,omitempty"`       // what the paper, or the issue, says of it
+	Note   string  `json:"note,omitempty"`        // what the figures do not show
 	Points []Point `json:"points"`
 }
 

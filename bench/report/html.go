@@ -24,7 +24,7 @@ th,td{border-bottom:1px solid #ddd;padding:.2em .8em;text-align:right}th:first-c
 <table><tr><th>{{.X}}</th>{{range .Series}}<th>{{.}}</th>{{end}}</tr>
 {{range .Rows}}<tr><td>{{.X}}</td>{{range .Values}}<td>{{.}}</td>{{end}}</tr>
 {{end}}</table>
-<p class="note">{{.Unit}}, {{if .Lower}}lower{{else}}higher{{end}} is better; {{.Rounds}} round(s).{{if .Link}} Line: {{.LineText}}.{{end}} {{.Note}}</p>
+<p class="note">{{.Better}}; {{.Rounds}} round(s).{{if .Link}} Line: {{.LineText}}.{{end}} {{.Note}}</p>
 {{end}}</body></html>
 `))
 
@@ -42,6 +42,7 @@ func HTML(w io.Writer, title string, caveats []string, list []*Experiment) error
 		Rows     []row
 		LineText string
 		Claimant string
+		Better   string
 	}
 	data := struct {
 		Title   string
@@ -50,7 +51,7 @@ func HTML(w io.Writer, title string, caveats []string, list []*Experiment) error
 		List    []shown
 	}{Title: title, Caveats: caveats}
 	for _, e := range list {
-		s := shown{Experiment: e, Series: e.series(), LineText: e.line(), Claimant: e.claimant()}
+		s := shown{Experiment: e, Series: e.series(), LineText: e.line(), Claimant: e.claimant(), Better: e.better()}
 		for _, x := range e.xs() {
 			r := row{X: x}
 			for _, name := range s.Series {

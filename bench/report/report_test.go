@@ -110,7 +110,14 @@ func TestPageNeedsNoNetwork(t *testing.T) {
 	if found := regexp.MustCompile(`(src|href)=|url\(|@import`).FindString(text); found != "" {
 		t.Errorf("the page refers to something: %s", found)
 	}
-	for _, e := range []*Experiment{e, lines, {Name: "empty"}} {
+	long := example("paper/z", time.Unix(1, 0), map[string][]float64{"ours": {10}, "theirs": {7}})
+	for i := range 9 {
+		long.Add("ours", strings.Repeat("a long & <name> ", 4)+string(rune('a'+i)), 0, float64(i))
+	}
+	if !long.longLabels() || e.longLabels() {
+		t.Error("long names are not told from short ones")
+	}
+	for _, e := range []*Experiment{e, lines, long, {Name: "empty"}} {
 		d := xml.NewDecoder(strings.NewReader(e.SVG()))
 		for {
 			if _, err := d.Token(); err == io.EOF {

@@ -10,7 +10,7 @@ import (
 // The chart's measures.
 const (
 	chartW, chartH       = 720, 300
-	left, right          = 64, 12
+	left, right          = 64, 30
 	top, bottom          = 34, 44
 	plotW, plotH         = chartW - left - right, chartH - top - bottom
 	legendX, legendSpace = left, 150
@@ -19,8 +19,14 @@ const (
 // Colours that can be told apart by most eyes (Okabe and Ito).
 var colours = []string{"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000"}
 
-// SVG draws the experiment; it needs nothing from outside.
+// SVG draws the experiment; it needs nothing from outside. Of rows with units of their own there is nothing to draw.
 func (e *Experiment) SVG() string {
+	if e.Mixed {
+		return ""
+	}
+	if e.longLabels() {
+		return e.rows()
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" role="img" font-family="sans-serif" font-size="12">`, chartW, chartH, chartW)
 	fmt.Fprintf(&b, "<title>%s</title>", html.EscapeString(e.Title))
@@ -34,11 +40,7 @@ func (e *Experiment) SVG() string {
 		fmt.Fprintf(&b, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#ddd"/>`, left, left+plotW, y(v), y(v))
 		fmt.Fprintf(&b, `<text x="%d" y="%.1f" text-anchor="end">%s</text>`, left-6, y(v)+4, Number(v))
 	}
-	for i, s := range e.series() {
-		x := legendX + legendSpace*(i%4)
-		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="10" height="10" fill="%s"/><text x="%d" y="%d">%s</text>`,
-			x, 4+14*(i/4), colour(i), x+14, 13+14*(i/4), html.EscapeString(s))
-	}
+	e.legend(&b)
 	if e.Lines {
 		e.drawLines(&b, y)
 	} else {
@@ -109,5 +111,56 @@ func (e *Experiment) drawLines(b *strings.Builder, y func(float64) float64) {
 			}
 		}
 		fmt.Fprintf(b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`, strings.Join(path, " "), colour(j))
+	}
+}
+
+// longLabels says whether the names of the rows would run into each other below the bars.
+func (e *Experiment) longLabels() bool {
+	xs, longest := e.xs(), 0
+	for _, x := range xs {
+		longest = max(longest, len(x))
+	}
+	return !e.Lines && longest*len(xs)*7 > plotW
+}
+
+// rows draws the bars lying, each group below its name.
+func (e *Experiment) rows() string {
+	const bar, name, gap, values = 11, 16, 8, 70
+	xs, series := e.xs(), e.series()
+	highest := 0.0
+	for _, p := range e.Points {
+		highest = max(highest, p.Median)
+	}
+	if highest <= 0 {
+		highest = 1
+	}
+	height := top + len(xs)*(name+bar*len(series)+gap) + 20
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" role="img" font-family="sans-serif" font-size="12">`, chartW, height, chartW)
+	fmt.Fprintf(&b, "<title>%s</title>", html.EscapeString(e.Title))
+	e.legend(&b)
+	y := top + 8
+	for _, x := range xs {
+		y += name
+		fmt.Fprintf(&b, `<text x="8" y="%d">%s</text>`, y-3, html.EscapeString(x))
+		for j, s := range series {
+			if v, ok := e.Get(s, x); ok {
+				w := max(1, (chartW-values-8)*v/highest)
+				fmt.Fprintf(&b, `<rect x="8" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d" font-size="10">%s</text>`,
+					y, w, bar-1, colour(j), 12+w, y+bar-2, Number(v))
+			}
+			y += bar
+		}
+		y += gap
+	}
+	fmt.Fprintf(&b, `<text x="8" y="%d">%s</text></svg>`, height-4, html.EscapeString(e.Unit))
+	return b.String()
+}
+
+func (e *Experiment) legend(b *strings.Builder) {
+	for i, s := range e.series() {
+		x := legendX + legendSpace*(i%4)
+		fmt.Fprintf(b, `<rect x="%d" y="%d" width="10" height="10" fill="%s"/><text x="%d" y="%d">%s</text>`,
+			x, 4+14*(i/4), colour(i), x+14, 13+14*(i/4), html.EscapeString(s))
 	}
 }

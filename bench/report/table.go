@@ -59,6 +59,17 @@ func (e *Experiment) Table(w io.Writer) error {
 	return err
 }
 
+// better says the unit, and which way is better where the rows agree on that.
+func (e *Experiment) better() string {
+	switch {
+	case e.Mixed:
+		return "Units are those of the rows"
+	case e.Lower:
+		return e.Unit + "; lower is better"
+	}
+	return e.Unit + "; higher is better"
+}
+
 // claimant is who claims.
 func (e *Experiment) claimant() string {
 	switch {
@@ -100,11 +111,7 @@ func (e *Experiment) Markdown(w io.Writer) error {
 		}
 		fmt.Fprintln(w)
 	}
-	better := "higher is better"
-	if e.Lower {
-		better = "lower is better"
-	}
-	fmt.Fprintf(w, "\n%s; %s. ", e.Unit, better)
+	fmt.Fprintf(w, "\n%s. ", e.better())
 	if n := e.Rounds(); n > 1 {
 		fmt.Fprintf(w, "Medians of %d alternating rounds. ", n)
 	}
