@@ -184,8 +184,8 @@ func (v *Volume) closeBatchLocked(commit bool) {
 // endBatchLocked ends the open batch; the caller has it written.
 func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 	b := v.batch
-	if b == nil || len(b.hdr.Entries) == 0 && v.role == RolePrimary {
-		return write{}, false // an empty batch stays open; a mirror's can carry a commit
+	if b == nil || len(b.hdr.Entries) == 0 && v.Role() == RolePrimary && v.logEnd == b.hdr.First {
+		return write{}, false // an empty batch stays open; a mirror's can carry a commit, and a promotion's a gap
 	}
 	v.batch = nil
 	if commit {

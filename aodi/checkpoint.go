@@ -98,15 +98,18 @@ func (v *Volume) runCheckpoint() {
 	}
 }
 
-func (v *Volume) checkpoint(flags uint32) error {
+func (v *Volume) checkpoint(flags uint32) error { return v.checkpointWith(flags, nil) }
+
+// checkpointWith makes a change of who the volume is, under its locks, as a part of the checkpoint.
+func (v *Volume) checkpointWith(flags uint32, change func()) error {
 	v.ckpt.run.take()
 	defer v.ckpt.run.give()
-	_, err := v.checkpointLocked(flags, nil)
+	_, err := v.checkpointLocked(flags, nil, change)
 	return err
 }
 
 // checkpointLocked is called with ckpt.run held, and returns what it wrote. snap: a snapshot to make, or nil.
-func (v *Volume) checkpointLocked(flags uint32, snap *snapshot) (*frozen, error) {
+func (v *Volume) checkpointLocked(flags uint32, snap *snapshot, change func()) (*frozen, error) {
 	if err := v.failure(); err != nil {
 		return nil, err
 	}
@@ -114,7 +117,7 @@ func (v *Volume) checkpointLocked(flags uint32, snap *snapshot) (*frozen, error)
 		v.log.Warn("checkpoint postponed", "err", err)
 		return nil, err
 	}
-	f, err := v.freeze(flags, snap)
+	f, err := v.freeze(flags, snap, change)
 	if err == nil {
 		err = v.dur.wait(f.ticket)
 	}

@@ -27,6 +27,8 @@ type Cut struct {
 	log       format.LogPlace // of the head at End
 	chunks    uint64          // of the volume
 	gone      ranges          // what may have to be discarded or zeroed
+	also      ranges          // whatever their age, these are shipped: the mirror has something else there
+	first     Position        // where the mirror stands, and the epoch begins: at From, or beyond it on a branch of its own
 	fresh     bool            // the mirror holds nothing yet: holes need not be shipped
 	base      Position        // the mirror has got the chunks below cursor as of base
 	cursor    uint64
@@ -46,6 +48,11 @@ type CutFrom struct {
 	Base     Position // of an epoch that was interrupted it has got the chunks below Cursor, as of Base
 	Cursor   uint64
 	Snapshot string // the cut is to be that snapshot; "": the present
+
+	// A mirror that went its own way stands at Position, and since Fork has written in Ranges what this volume has not.
+	Diverged bool
+	Fork     Position
+	Ranges   []Range
 }
 
 // OpenCut writes a checkpoint and opens a cut there, or at an earlier snapshot. Any goroutine; the cut belongs to one. Errors:
@@ -57,24 +64,33 @@ func (v *Volume) OpenCut(from CutFrom) (*Cut, error) {
 	}
 	if c.gone, err = c.findGone(); err != nil {
 		c.Close()
-		return nil, fmt.Errorf("discards from %d on: %w", from.Position, err)
+		return nil, fmt.Errorf("discards from %d on: %w", c.From, err)
 	}
+	c.gone = append(c.gone, c.also...).merged()
 	return c, nil
 }
 
 func (v *Volume) newCut(from CutFrom) (*Cut, error) {
 	v.ckpt.run.take() // no other checkpoint frees anything before the hold is there
 	defer v.ckpt.run.give()
-	f, err := v.checkpointLocked(0, nil)
+	f, err := v.checkpointLocked(0, nil, nil)
 	if err != nil {
 		return nil, err
 	}
 	m := &f.meta
-	c := &Cut{From: from.Position, fresh: from.Fresh, base: max(from.Base, from.Position), cursor: from.Cursor, End: m.Position, Bytes: int64(m.Logged) * chunkSize, Time: m.Time, v: v, log: m.Log,
+	c := &Cut{From: from.Position, first: from.Position, fresh: from.Fresh, base: max(from.Base, from.Position), cursor: from.Cursor, End: m.Position, Bytes: int64(m.Logged) * chunkSize, Time: m.Time, v: v, log: m.Log,
 		chunks: uint64(m.Size) / chunkSize, births: map[uint32][]format.Entry{},
 		hold: &hold{from: from.Position, young: map[uint32]bool{}},
 		fwd:  tree{id: treeMap, pages: v.pages, root: m.MapRoot, height: int(m.MapHeight)},
 		segs: tree{id: treeSegment, pages: v.pages, root: m.SegRoot, height: int(m.SegHeight)}}
+	if from.Diverged {
+		c.From, c.hold.from, c.fresh = from.Fork, 0, false
+		c.base = max(from.Base, c.From)
+		for _, r := range from.Ranges {
+			c.also = append(c.also, span{r.First, min(r.End, c.chunks)})
+		}
+		c.also = c.also.merged()
+	}
 	if from.Snapshot != "" {
 		if err := c.moveTo(from.Snapshot, f.catalog.Snapshots); err != nil {
 			return nil, err
@@ -149,9 +165,9 @@ const headerAhead = 32 << 10
 const maxGone = 1 << 20
 
 // Next fills b, reusing its slices, with further records of the cut, until it has maxBytes of data. b.Jump is set and
-// [b.First, b.End) is the whole of [From, End). Errors: io.EOF when there are no more; *CorruptError; the disk's.
+// [b.First, b.End) leads from where the mirror stands to End. Errors: io.EOF when there are no more; *CorruptError; the disk's.
 func (c *Cut) Next(maxBytes int, b *LogBatch) error {
-	*b = LogBatch{First: c.From, End: c.End, Time: c.Time, Jump: true, Entries: b.Entries[:0], Data: b.Data[:0]}
+	*b = LogBatch{First: c.first, End: c.End, Time: c.Time, Jump: true, Entries: b.Entries[:0], Data: b.Data[:0]}
 	for !c.dataDone && len(b.Data) < maxBytes && len(b.Entries) < maxBatchEntries {
 		if err := c.nextLeaf(b, maxBytes); err != nil {
 			return err
@@ -294,7 +310,8 @@ func (c *Cut) born(lba uint64, r ref) (format.Entry, error) {
 		return format.Entry{}, nil
 	}
 	seg, i := c.v.geo.Locate(r.Phys())
-	slots, err := c.slots(seg)
+	also := c.also.has(lba)
+	slots, err := c.slots(seg, also)
 	if err != nil || slots == nil {
 		return format.Entry{}, err
 	}
@@ -302,18 +319,19 @@ func (c *Cut) born(lba uint64, r ref) (format.Entry, error) {
 	if e.Kind != format.KindData || e.LBA != lba || !r.Matches(e.CRC) || e.Birth >= c.End {
 		return e, &CorruptError{Disk: c.v.d.Name(), What: "inverse map", LBA: lba, Offset: int64(c.v.geo.Phys(seg, c.v.geo.Slots())) * chunkSize}
 	}
-	if e.Birth < c.From || lba < c.cursor && e.Birth < c.base {
+	if e.Birth < c.From && !also || lba < c.cursor && e.Birth < c.base {
 		return format.Entry{}, nil // the mirror has it
 	}
 	return e, nil
 }
 
-// slots returns the inverse map of a segment as of End, nil when nothing in it is as young as From.
-func (c *Cut) slots(seg uint32) ([]format.Entry, error) {
-	if s, ok := c.births[seg]; ok {
+// slots returns the inverse map of a segment as of End; unless old ones are wanted too, nil when nothing in it is as young
+// as From.
+func (c *Cut) slots(seg uint32, old bool) ([]format.Entry, error) {
+	if s, ok := c.births[seg]; ok && (s != nil || !old) {
 		return s, nil
 	}
-	s, err := c.loadSlots(seg)
+	s, err := c.loadSlots(seg, old)
 	if err != nil {
 		return nil, err
 	}
@@ -327,7 +345,7 @@ func (c *Cut) slots(seg uint32) ([]format.Entry, error) {
 	return s, nil
 }
 
-func (c *Cut) loadSlots(seg uint32) ([]format.Entry, error) {
+func (c *Cut) loadSlots(seg uint32, old bool) ([]format.Entry, error) {
 	v := c.v
 	page, err := c.segs.leaf(uint64(seg)/format.RowsPerPage, true)
 	if err != nil {
@@ -339,7 +357,7 @@ func (c *Cut) loadSlots(seg uint32) ([]format.Entry, error) {
 	}
 	switch row.State {
 	case format.SegmentSealed:
-		if row.MaxPosition <= c.From {
+		if row.MaxPosition <= c.From && !old {
 			return nil, nil
 		}
 		return v.readSummary(seg)

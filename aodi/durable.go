@@ -137,7 +137,7 @@ func (v *Volume) flush() error {
 	var w write
 	last := false
 	v.mu.Lock()
-	if v.role == RolePrimary {
+	if v.Role() == RolePrimary {
 		w, last = v.endBatchLocked(true)
 	}
 	ticket := v.ticket
@@ -162,7 +162,7 @@ func (v *Volume) runDurable(every time.Duration) {
 			return
 		case <-t.C:
 		}
-		if v.role == RolePrimary && v.dur.position() < v.EndMark().Position {
+		if v.Role() == RolePrimary && v.dur.position() < v.EndMark().Position {
 			_ = v.flush() // the failure is kept, and told to whoever asks next
 		}
 	}

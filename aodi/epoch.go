@@ -43,7 +43,7 @@ func (v *Volume) setIdentity(volume format.UUID, size int64, lineage []format.Li
 	defer v.mu.Unlock()
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
-	if v.role != RoleMirror || v.hasIdentity {
+	if v.Role() != RoleMirror || v.hasIdentity {
 		return fmt.Errorf("%s: not an empty mirror: %w", v.d.Name(), syscall.EINVAL)
 	}
 	v.volume, v.hasIdentity = volume, true
@@ -68,7 +68,7 @@ func (v *Volume) clearIdentity() {
 // Errors: a record that does not follow, lies outside the volume or does not match its checksum; ENOSPC; the volume's
 // failure. After an error the epoch is void: Unstage.
 func (v *Volume) Stage(b *LogBatch, commit bool) error {
-	if v.role != RoleMirror || !v.hasIdentity {
+	if v.Role() != RoleMirror || !v.hasIdentity {
 		return fmt.Errorf("%s: not a mirror of anything: %w", v.d.Name(), syscall.EINVAL)
 	}
 	if err := v.checkStage(b); err != nil {
@@ -77,6 +77,9 @@ func (v *Volume) Stage(b *LogBatch, commit bool) error {
 	if err := v.throttle(); err != nil {
 		return err
 	}
+	v.mu.Lock()
+	v.highest = max(v.highest, b.End)
+	v.mu.Unlock()
 	if b.Jump {
 		return v.stageJump(b, commit)
 	}
@@ -94,10 +97,23 @@ func (v *Volume) Stage(b *LogBatch, commit bool) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if gap := b.End-b.First > Position(len(b.Entries)); gap {
+		return v.stageGapLocked(b.End, commit)
+	}
 	if commit {
 		return v.closeStagedLocked(true)
 	}
 	return nil
+}
+
+// stageGapLocked ends a run of records with positions that no record has: a batch counts its records from its first position
+// on, so none goes on behind a gap.
+func (v *Volume) stageGapLocked(end Position, commit bool) error {
+	if _, err := v.openBatchLocked(); err != nil {
+		return err
+	}
+	v.logEnd = end
+	return v.closeStagedLocked(commit)
 }
 
 func (v *Volume) checkStage(b *LogBatch) error {
@@ -107,7 +123,7 @@ func (v *Volume) checkStage(b *LogBatch) error {
 	v.mu.Lock()
 	at, jump := v.logEnd, v.jumpEnd
 	v.mapMu.RLock()
-	begun := v.coming != nil && !v.coming.whole
+	begun := v.coming != nil && !v.coming.whole || len(v.catalog.Next) > 0
 	v.mapMu.RUnlock()
 	middle := v.wholeEpochsLocked() < len(v.staged) || v.batch != nil && len(v.batch.hdr.Entries) > 0
 	v.mu.Unlock()
@@ -118,12 +134,12 @@ func (v *Volume) checkStage(b *LogBatch) error {
 		return bad("up to %d: it comes in the middle of another one, up to %d", b.End, max(jump, at))
 	case begun && !b.Jump:
 		return bad("a jump epoch was begun, and must be ended first")
-	case b.End <= b.First, !b.Jump && (b.End-b.First < Position(len(b.Entries)) || len(b.Entries) == 0):
+	case b.End <= b.First, !b.Jump && (b.End-b.First < Position(len(b.Entries)) || len(b.Entries) == 0 && !isTerm(b.End)):
 		return bad("%d records cannot end at %d", len(b.Entries), b.End)
 	}
 	chunks, data := uint64(v.Size()/chunkSize), b.Data
 	for i, e := range b.Entries {
-		if e.Birth < b.First || e.Birth >= b.End {
+		if e.Birth < b.First && !b.Jump || e.Birth >= b.End { // a mirror that leaves its branch gets older ones too
 			return bad("record %d was born at %d, not before %d", i, e.Birth, b.End)
 		}
 		if e.Count == 0 || e.LBA >= chunks || uint64(e.Count) > chunks-e.LBA {
@@ -262,7 +278,7 @@ func (v *Volume) wholeEpochsLocked() int {
 // Unstage forgets what was staged after the last whole epoch, because the link broke in the middle of one; but what a jump
 // epoch has brought stays, for the next connection to go on with. Not beside Stage.
 func (v *Volume) Unstage() error {
-	if v.role != RoleMirror {
+	if v.Role() != RoleMirror {
 		return nil
 	}
 	v.mu.Lock()

@@ -43,6 +43,11 @@ var scenes = []scene{
 	{"epoch", (*trial).startMirror, (*trial).epochs, (*trial).judgeMirror},
 	{"open a mirror, after a crash", (*trial).startCrashedMirror, (*trial).openMirror, (*trial).judgeMirror},
 	{"close of a mirror", (*trial).startStaged, (*trial).close, (*trial).judgeMirror},
+	roleScene("promote", (*trial).startMirrorInEpoch, (*trial).promote, aodi.RolePrimary),
+	roleScene("promote in a jump epoch", (*trial).startMirrorInJump, (*trial).promote, aodi.RolePrimary),
+	roleScene("demote", (*trial).startPrimary, (*trial).demote, aodi.RoleMirror),
+	roleScene("new term", (*trial).startPrimary, (*trial).newTerm, aodi.RolePrimary),
+	roleScene("leave the branch", (*trial).startOnBranch, (*trial).leaveBranch, aodi.RoleMirror),
 }
 
 // TestEveryIO ensures that whichever I/O fails, and however, nothing that was acknowledged is lost, the error says where,
@@ -81,6 +86,7 @@ func TestEveryIO(t *testing.T) {
 type fixture struct {
 	closed *trial // a container that was closed in order
 	source *trial // an open volume whose log is durable
+	branch *trial // another one, which has gone on in a later term
 }
 
 func newFixture(t *testing.T, seed uint64) *fixture {
@@ -93,12 +99,21 @@ func newFixture(t *testing.T, seed uint64) *fixture {
 	source.must(source.open())
 	source.must(source.steps(150))
 	source.must(source.flushAll())
-	return &fixture{closed, source}
+	branch := newTrial(t, "a source of another branch", seed, 0)
+	branch.must(branch.create())
+	branch.must(branch.open())
+	branch.must(branch.steps(60))
+	branch.must(branch.v.NewTerm(1 << 60))
+	branch.must(branch.steps(40))
+	branch.must(branch.flushAll())
+	return &fixture{closed, source, branch}
 }
 
 func (f *fixture) close(t *testing.T) {
 	f.source.must(f.source.close())
 	f.source.d.free()
+	f.branch.must(f.branch.close())
+	f.branch.d.free()
 	f.closed.d.free()
 }
 
@@ -156,6 +171,11 @@ type trial struct {
 	fix    *fixture
 	source *aodi.Volume // of a mirror; all of h is durable there
 	cuts   map[int]bool // where a mirror may stand
+
+	// Of the scenes in which the role changes.
+	shown   [][]byte // what may be read: before, and after
+	becomes aodi.Role
+	fork    aodi.Position
 }
 
 func (x *trial) fatalf(text string, args ...any) {

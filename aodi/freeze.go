@@ -50,14 +50,15 @@ type metaSeal struct {
 	slots   []format.Entry
 }
 
-// freeze is the first step. snap: a snapshot that the checkpoint makes, which has a name and a time so far, or nil.
-func (v *Volume) freeze(flags uint32, snap *snapshot) (*frozen, error) {
+// freeze is the first step. snap: a snapshot that the checkpoint makes, which has a name and a time so far, or nil; change: what else
+// it changes, or nil.
+func (v *Volume) freeze(flags uint32, snap *snapshot, change func()) (*frozen, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// What a jump epoch has brought is in a map, like what a client writes, so the log must be durable up to there.
 	jump := v.jumpEnd > 0
-	if v.role == RolePrimary || jump && v.batch != nil && len(v.batch.hdr.Entries) > 0 {
-		v.closeBatchLocked(v.role == RolePrimary)
+	if v.Role() == RolePrimary || jump && v.batch != nil && len(v.batch.hdr.Entries) > 0 {
+		v.closeBatchLocked(v.Role() == RolePrimary)
 	}
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
@@ -65,8 +66,11 @@ func (v *Volume) freeze(flags uint32, snap *snapshot) (*frozen, error) {
 	f := &frozen{ticket: v.ticket, head: v.ckpt.head}
 	f.head.slots = append([]format.Entry(nil), f.head.slots...)
 	v.sinceCheckpoint.Store(0)
-	if v.role == RolePrimary || jump {
+	if v.Role() == RolePrimary || jump {
 		v.shownPlace, v.shownLogged = v.head, v.logged
+	}
+	if change != nil {
+		change() // where the log goes on was settled by the rules of the role before
 	}
 	// The head may have moved on to a segment that no record has come to yet.
 	err := v.enterLocked(v.shownPlace.Segment)
@@ -103,8 +107,11 @@ func (v *Volume) freeze(flags uint32, snap *snapshot) (*frozen, error) {
 
 // metaLocked is the checkpoint's meta chunk, but for what only writing the pages tells: checksums of the roots.
 func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
-	if v.role == RoleMirror {
+	if v.Role() == RoleMirror {
 		flags |= format.FlagMirror
+	}
+	if v.Yields() {
+		flags |= format.FlagYields
 	}
 	if !v.hasIdentity {
 		flags |= format.FlagNoIdentity

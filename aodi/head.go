@@ -95,6 +95,7 @@ func (v *Volume) showComingLocked(end Position) error {
 	}
 	c.under = old.under
 	v.main, v.coming = &c.head, nil
+	v.leaveBranchLocked()
 	v.setShown(end)
 	v.raiseFloor(end) // what was superseded below it never came
 	return nil

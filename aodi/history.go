@@ -123,7 +123,7 @@ func (v *Volume) HistoryFrom() time.Time {
 // OpenMoment opens the volume as it was at a moment: with all records of batches that were begun until then. What it refers to is
 // held until the view is closed. Any goroutine. Errors: ErrNoHistory; the disk's.
 func (v *Volume) OpenMoment(at time.Time) (*View, error) {
-	if v.role == RolePrimary {
+	if v.Role() == RolePrimary {
 		if err := v.flush(); err != nil { // the log is read from the disk
 			return nil, err
 		}

@@ -82,6 +82,9 @@ func (r *LogReader) next(limit Position, maxBytes int, b *LogBatch) error {
 			return err
 		}
 		b.End = r.pos
+		if b.End-b.First > Position(len(b.Entries)) {
+			break // a promotion's gap ends a run
+		}
 	}
 	return nil
 }
@@ -110,6 +113,9 @@ func (r *LogReader) take(h *format.BatchHeader, data []byte, limit Position, b *
 			b.Entries = append(b.Entries, e)
 		}
 		pos++
+	}
+	if all := h.First + Position(len(h.Entries)); pos == all && h.End > all && h.End <= limit {
+		pos = h.End // no record has the positions between
 	}
 	at := len(b.Data)
 	b.Data = append(b.Data, data[first*chunkSize:last*chunkSize]...)
@@ -362,7 +368,7 @@ func (v *Volume) markInMemory(p Position) (Mark, bool) {
 func (v *Volume) EndMark() Mark {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.role == RoleMirror {
+	if v.Role() == RoleMirror {
 		v.mapMu.RLock()
 		defer v.mapMu.RUnlock()
 		return Mark{Position: v.shown(), Bytes: int64(v.shownLogged) * chunkSize}

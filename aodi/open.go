@@ -89,6 +89,10 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 	if err := v.checkpoint(0); err != nil {
 		return nil, errors.Join(err, v.abandon())
 	}
+	if err := v.enterTerm(); err != nil { // a promotion that a crash has cut short
+		return nil, errors.Join(err, v.abandon())
+	}
+	v.openedAt = v.shown()
 	v.mapMu.Lock()
 	for _, seg := range v.passed { // the checkpoint that needs the way through it is not the newest any more
 		delete(v.segs.taken, seg)
@@ -108,15 +112,14 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 	m := &c.Meta
 	v := &Volume{d: d, geo: c.Geo, super: c.Super, tag: c.Tag(), opt: opt, log: opt.Logger, now: opt.Now, opened: opt.Now(),
-		role: RolePrimary, base: opt.Base, incarnation: m.Incarnation, capacity: m.Capacity,
+		base: opt.Base, incarnation: m.Incarnation, capacity: m.Capacity,
 		arena: &arena{gen: 1}, pages: newPageReader(d, c.Geo), shownSegment: noSegment,
 		hasIdentity: m.Flags&format.FlagNoIdentity == 0, volume: m.Volume,
 		catalogRef: m.Catalog, catalogLen: m.CatalogLen,
 		logged: m.Logged, commit: newTurn(), ready: newReadiness(), reaper: newReaper(), closing: make(chan struct{}),
 		queue: make(chan write, 4*batchBuffers), slots: make([]format.Entry, c.Geo.Slots())}
-	if m.Flags&format.FlagMirror != 0 {
-		v.role = RoleMirror
-	}
+	v.mirror.Store(m.Flags&format.FlagMirror != 0)
+	v.yields.Store(m.Flags&format.FlagYields != 0)
 	v.room = sync.NewCond(&v.mu)
 	v.size.Store(m.Size)
 	v.setShown(m.Position)

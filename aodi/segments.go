@@ -197,6 +197,23 @@ func (s *segmentTable) seal(seg uint32, end format.Position) error {
 	})
 }
 
+// lowerEnds makes end the end of all segments of the log that are said to reach beyond it.
+func (s *segmentTable) lowerEnds(end format.Position) error {
+	for seg := range uint32(s.count) {
+		r, err := s.row(seg)
+		if err != nil {
+			return err
+		}
+		if r.State != format.SegmentSealed || r.Kind != format.BatchLog || r.MaxPosition <= end {
+			continue
+		}
+		if err := s.update(seg, func(r *format.SegmentRow) { r.MaxPosition = end }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // historySegments is how many segments of the log are kept for a while when nothing in them is live, so that a mirror that is
 // a little behind gets the log in order.
 const historySegments = 8

@@ -92,7 +92,7 @@ func (v *Volume) createSnapshotLocked(s *snapshot) (SnapshotInfo, error) {
 	if err != nil {
 		return SnapshotInfo{}, fmt.Errorf("%s@%s: %w", v.d.Name(), s.name, err)
 	}
-	if _, err := v.checkpointLocked(0, s); err != nil {
+	if _, err := v.checkpointLocked(0, s, nil); err != nil {
 		return SnapshotInfo{}, err
 	}
 	v.dur.notify() // mirrors wait for it
@@ -187,7 +187,7 @@ func (v *Volume) pushSnapshotLocked(s *snapshot) {
 
 // catalogLocked is the catalog as a checkpoint writes it.
 func (v *Volume) catalogLocked() format.Catalog {
-	c := format.Catalog{Lineage: slices.Clone(v.catalog.Lineage), Mirrors: slices.Clone(v.catalog.Mirrors),
+	c := format.Catalog{Lineage: slices.Clone(v.catalog.Lineage), Next: slices.Clone(v.catalog.Next), Mirrors: slices.Clone(v.catalog.Mirrors),
 		Clones: slices.Clone(v.catalog.Clones), Base: v.catalog.Base}
 	c.Snapshots = make([]format.Snapshot, 0, len(v.snaps)+1)
 	for _, s := range v.snaps {

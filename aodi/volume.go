@@ -89,9 +89,9 @@ type Volume struct {
 	log   *slog.Logger
 	now   func() time.Time
 
-	// Fixed while open, but for Adopt, which takes mu and mapMu.
-	role        Role
-	incarnation uint32
+	mirror      atomic.Bool // the role; changes under mu and mapMu, see role.go
+	yields      atomic.Bool // a mirror may leave its own branch for any other
+	incarnation uint32      // fixed while open, like the next
 	capacity    int64
 
 	mu      sync.Mutex // the head of the log
@@ -148,6 +148,9 @@ type Volume struct {
 	passed          []uint32      // free segments that recovery came through: held until the first checkpoint
 	floor           atomic.Uint64 // history_floor and trim_floor: the log is complete from here on
 	jumpEnd         Position      // of the jump epoch that is being staged, 0 when none is; guarded by mu
+	held            bool          // writes wait: the role changes, or is about to; guarded by mu
+	highest         Position      // beyond all that was ever staged in this life; guarded by mu
+	openedAt        Position      // end_ptr when it was opened
 	voids           []voidSegment // guarded by mu
 }
 
@@ -158,7 +161,12 @@ func (v *Volume) setShown(p Position) { v.shownEnd.Store(uint64(p)) }
 func (v *Volume) Size() int64 { return v.size.Load() }
 
 // Role tells who writes to the volume.
-func (v *Volume) Role() Role { return v.role }
+func (v *Volume) Role() Role {
+	if v.mirror.Load() {
+		return RoleMirror
+	}
+	return RolePrimary
+}
 
 // fail makes an error final: writes and flushes get it until the volume is opened again, reads go on.
 func (v *Volume) fail(err error) error {
@@ -303,7 +311,7 @@ type Info struct {
 func (v *Volume) Info() Info {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
-	i := Info{Container: v.super.Container, Volume: v.volume, Role: v.role, HasIdentity: v.hasIdentity,
+	i := Info{Container: v.super.Container, Volume: v.volume, Role: v.Role(), HasIdentity: v.hasIdentity,
 		Size: v.Size(), Lineage: append([]format.Lineage(nil), v.catalog.Lineage...)}
 	if v.base != nil {
 		i.Base = v.base.name

@@ -61,7 +61,7 @@ func (v *Volume) TryWriteAt(p []byte, off int64) error {
 	sumChunks(p, sums[:n])
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.failure() != nil || !v.canAppendLocked(n) || v.mapTooLarge() || v.warm(lba, n, false) != nil {
+	if v.failure() != nil || v.held || !v.canAppendLocked(n) || v.mapTooLarge() || v.warm(lba, n, false) != nil {
 		return disk.ErrWouldBlock
 	}
 	for done := 0; done < n; {
@@ -76,12 +76,31 @@ func (v *Volume) TryWriteAt(p []byte, off int64) error {
 
 func (v *Volume) checkWrite(off, n int64) error {
 	if v.Role() == RoleMirror {
-		return fmt.Errorf("%s: a mirror is read-only: %w", v.d.Name(), syscall.EROFS)
+		return v.readOnly()
 	}
 	if err := v.checkRange(off, n); err != nil {
 		return err
 	}
 	return v.failure()
+}
+
+func (v *Volume) readOnly() error {
+	return fmt.Errorf("%s: a mirror is read-only: %w", v.d.Name(), syscall.EROFS)
+}
+
+// writeBatchLocked is openBatchLocked for a client's record. It waits while writes are held: the role may be another then.
+func (v *Volume) writeBatchLocked() (*batch, error) {
+	for v.Role() == RolePrimary {
+		if v.held && v.failure() == nil {
+			v.room.Wait()
+			continue
+		}
+		b, err := v.openBatchLocked()
+		if err != nil || v.Role() == RolePrimary && !v.held {
+			return b, err
+		}
+	}
+	return nil, v.readOnly()
 }
 
 func (v *Volume) checkRange(off, n int64) error {
@@ -131,7 +150,7 @@ func (v *Volume) putChunks(lba uint64, p []byte, only *ref) error {
 // putLocked appends as many of the chunks as the open batch takes, and maps them: from here on they are read. Only who
 // holds mu changes what the map says, so the copy can be made before the map is locked, and readers do not wait for it.
 func (v *Volume) putLocked(lba uint64, p []byte, sums []uint32, only *ref) (int, error) {
-	b, err := v.openBatchLocked()
+	b, err := v.writeBatchLocked()
 	if err != nil {
 		return 0, err
 	}
@@ -270,7 +289,7 @@ func (v *Volume) putRange(lba uint64, count int64, kind format.Kind) error {
 func (v *Volume) putRangeStep(lba, end uint64, kind format.Kind) (uint64, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	b, err := v.openBatchLocked()
+	b, err := v.writeBatchLocked()
 	if err != nil {
 		return lba, err
 	}

@@ -1,6 +1,7 @@
 package cawrm
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,6 +20,9 @@ func (p *Peer) welcome(l *link, r *wire.Reader, h *wire.Hello) (*feed, error) {
 		return nil, refusef(wire.CodeUnknownName, "peer %q serves no volume named %q", p.cfg.Name, h.Name)
 	}
 	f := newFeed(p, t, l, h)
+	if err := p.meet(t, l, r, h); err != nil {
+		return nil, err
+	}
 	err := t.check(h)
 	if err == nil {
 		err = t.take(f)
@@ -40,6 +44,27 @@ func (p *Peer) welcome(l *link, r *wire.Reader, h *wire.Hello) (*feed, error) {
 	return f, nil
 }
 
+// errLed is the end of a connection on which the sides had changed places.
+var errLed = errors.New("it was a mirror")
+
+// meet is for a volume that is a primary, as its source is, or was: it becomes the mirror if it is an old primary that the
+// other has succeeded, and nobody has written to it; else it says who it is. On nil the source may go on.
+func (p *Peer) meet(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
+	info := t.v.Info()
+	if info.Role != aodi.RolePrimary || info.Volume != h.Volume || t.v.Status().Failed != nil {
+		return nil
+	}
+	_, durable := t.v.Pointers()
+	if other := (Head{h.Lineage, h.DurablePtr}); h.Size == info.Size && other.succeeds(Head{info.Lineage, durable}) && t.v.Untouched() {
+		return p.stepDown(t, other)
+	}
+	if err := p.sayPrimary(t, l, r, h); err != nil {
+		t.note(err)
+		return err
+	}
+	return errLed
+}
+
 // check holds a HELLO against the volume. An empty mirror takes any source.
 func (t *target) check(h *wire.Hello) error {
 	st := t.v.Status()
@@ -56,11 +81,27 @@ func (t *target) check(h *wire.Hello) error {
 	case st.Size != h.Size:
 		return refusef(wire.CodeOtherSize, "%q has %d bytes, the source %d", t.name, st.Size, h.Size)
 	}
-	err := judge(Head{st.Lineage, st.EndPtr}, Head{h.Lineage, h.DurablePtr})
+	mirror, source := Head{st.Lineage, st.EndPtr}, Head{h.Lineage, h.DurablePtr}
+	if leaves(t.v, mirror, source) {
+		return nil
+	}
+	err := judge(mirror, source)
 	if r, ok := err.(*refusal); ok {
 		r.text = fmt.Sprintf("%q: %s", t.name, r.text)
 	}
 	return err
+}
+
+// leaves tells whether a mirror has records that its source lacks and gives them up for the source's: when the source has
+// succeeded the head that it stands on, or when it was told to by hand.
+func leaves(v *aodi.Volume, mirror, source Head) bool {
+	switch relation, _ := Compare(mirror, source); relation {
+	case Diverged:
+		return source.succeeds(mirror) || v.Yields()
+	case Ahead:
+		return v.Yields()
+	}
+	return false
 }
 
 // take makes f the feed of the volume (I6). The same source's connection before it is dead, though nobody
@@ -91,6 +132,8 @@ func (t *target) claim(f *feed) (before *feed, err error) {
 	switch {
 	case f.p.closed.Load(): // asked under t.mu: a feed that gets in before is stopped by Close
 		return nil, refusef(wire.CodeClosing, "peer %q is stopping", f.p.cfg.Name)
+	case t.turning:
+		return nil, refusef(wire.CodeBusy, "%q changes its role", t.name)
 	case t.gone:
 		return nil, refusef(wire.CodeUnknownName, "peer %q serves no volume named %q any more", f.p.cfg.Name, t.name)
 	case old == nil:
@@ -162,11 +205,18 @@ func (f *feed) sayWelcome() error {
 	}
 	st := f.t.v.Status()
 	w := wire.Welcome{Capabilities: f.hello.Capabilities & offered, SyncPtr: st.EndPtr, Name: f.p.cfg.Name}
+	var fork aodi.Position
 	if st.HasIdentity {
+		source := Head{f.hello.Lineage, f.hello.DurablePtr}
 		w.Volume, w.Lineage = st.Volume, st.Lineage
+		w.Branch = leaves(f.t.v, Head{st.Lineage, st.EndPtr}, source)
+		_, fork = Compare(Head{st.Lineage, st.EndPtr}, source)
 		if base, cursor, ok := f.t.v.Coming(); ok && base > w.SyncPtr {
-			w.Base, w.Cursor = base, cursor
+			if r, _ := Compare(Head{f.t.v.ComingLineage(), base}, source); r == Same || r == Behind {
+				w.Base, w.Cursor, f.keep = base, cursor, true
+			}
 		}
+		f.diverged = w.Branch
 	} else {
 		f.adopt = true
 	}
@@ -175,5 +225,8 @@ func (f *feed) sayWelcome() error {
 		return refusef(wire.CodeFailed, "mirror %q: %v", f.t.name, err)
 	}
 	f.committed.Store(uint64(st.EndPtr))
-	return f.l.say(frame, f.p.cfg.ReadTimeout)
+	if err := f.l.say(frame, f.p.cfg.ReadTimeout); err != nil || !w.Branch {
+		return err
+	}
+	return f.sayBranch(fork)
 }

@@ -25,6 +25,9 @@ const (
 	EventRepaired EventKind = "repaired"    // a chunk was mended from the other site
 	EventGone     EventKind = "source-lost" // of a mirror: its source is not connected any more
 	EventFed      EventKind = "source-up"   // it is
+	EventPromoted EventKind = "promoted"    // a mirror has become the primary
+	EventDemoted  EventKind = "demoted"     // a primary has become a mirror
+	EventTail     EventKind = "tail-kept"   // what only an old primary had is a snapshot now
 )
 
 // Event is something that a person may want to be told.

@@ -31,6 +31,10 @@ type feed struct {
 
 	records   int           // of an epoch that has not ended; runReceive
 	adopt     bool          // the volume takes its identity from this source's first frame; runReceive
+	adopted   bool          // and its lineage; runReceive
+	diverged  bool          // it leaves its own branch for the source's
+	keep      bool          // what it has got of a jump epoch is the source's
+	tail      bool          // it has records that the source lacks
 	staged    chan struct{} // an epoch was staged as a whole; closed when there will be no more
 	answer    chan struct{} // committed has moved
 	reply     chan []byte   // a frame, in answer to one of the source's
@@ -114,7 +118,7 @@ func (f *feed) failed(err error) error {
 func (f *feed) runReceive(r *wire.Reader) error {
 	var rec wire.Records
 	for {
-		t, err := r.Next(wire.Of(wire.TypeRecords, wire.TypeSnapshot, wire.TypeBeat, wire.TypeRefuse))
+		t, err := r.Next(wire.Of(wire.TypeRecords, wire.TypeSnapshot, wire.TypeHandover, wire.TypeBeat, wire.TypeRefuse))
 		if err != nil {
 			return f.lost(err)
 		}
@@ -125,6 +129,9 @@ func (f *feed) runReceive(r *wire.Reader) error {
 		// Any other first frame means that the source has taken the welcome: only now is an empty mirror bound to it.
 		if err := f.adoptOnce(); err != nil {
 			return f.failed(err)
+		}
+		if t == wire.TypeHandover {
+			return f.takeOver(r.Handover())
 		}
 		if t == wire.TypeSnapshot {
 			if err := f.heed(r); err != nil {
@@ -156,11 +163,25 @@ func (f *feed) lost(err error) error {
 }
 
 func (f *feed) adoptOnce() error {
-	if !f.adopt {
+	if f.adopted {
 		return nil
 	}
-	f.adopt = false
-	return f.t.v.Adopt(f.hello.Volume, f.hello.Size, f.hello.Lineage)
+	f.adopted = true
+	if f.adopt {
+		return f.t.v.Adopt(f.hello.Volume, f.hello.Size, f.hello.Lineage)
+	}
+	name := ""
+	if f.diverged && f.tail {
+		name = tailName(f.t.v, time.Now())
+	}
+	kept, err := f.t.v.Follow(f.hello.Lineage, f.diverged, f.keep, name)
+	if kept {
+		f.t.keptTail(name)
+		f.p.tell(EventTail, f.t.name, "what only this volume has is kept as the snapshot %s", name)
+		f.p.log.Warn("what only this volume has is kept as a snapshot, and the volume becomes its source's mirror",
+			"name", f.t.name, "snapshot", name, "source", Head{f.hello.Lineage, f.hello.DurablePtr}.String())
+	}
+	return err
 }
 
 func (f *feed) stage(rec *wire.Records) error {

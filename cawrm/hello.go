@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cawrm/aodi"
+	"cawrm/aodi/format"
 	"cawrm/cawrm/wire"
 )
 
@@ -14,30 +15,32 @@ const offered = wire.CapSnapshots
 
 // handshake says HELLO, hears where the mirror stands, checks that it can be this volume's, and returns from where
 // to go on. What is wrong is told to the peer too.
-func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, err error) {
+func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, told []format.Lineage, err error) {
 	info := m.v.Info()
 	if !info.HasIdentity {
-		return from, fmt.Errorf("%w: an empty mirror itself, no source has reached it yet", errLocal)
+		return from, nil, fmt.Errorf("%w: an empty mirror itself, no source has reached it yet", errLocal)
 	}
 	_, durable := m.v.Pointers()
 	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Capabilities: offered, Volume: info.Volume,
 		Container: info.Container, Size: info.Size, DurablePtr: durable, Name: m.target.Name, Lineage: info.Lineage})
 	if err != nil {
-		return from, fmt.Errorf("%w: %w", errLocal, err)
+		return from, nil, fmt.Errorf("%w: %w", errLocal, err)
 	}
 	if err := l.say(hello, m.cfg.ReadTimeout); err != nil {
-		return from, err
+		return from, nil, err
 	}
 	from, err = m.welcome(r, info)
 	var refused *refusal
 	switch {
+	case err == errFollow, err == errAgain:
+		return from, nil, err
 	case errors.As(err, &refused) && !errors.Is(err, errTold):
 		l.refuse(wire.AppendRefuse(nil, refused.code, refused.text))
-		return from, err
+		return from, nil, err
 	case err != nil:
-		return from, fmt.Errorf("%s: %w", m.target.Addr, err)
+		return from, nil, fmt.Errorf("%s: %w", m.target.Addr, err)
 	}
-	return from, l.say(wire.AppendBeat(nil), m.cfg.ReadTimeout)
+	return from, info.Lineage, l.say(wire.AppendBeat(nil), m.cfg.ReadTimeout)
 }
 
 // errTold marks a refusal that came from the other side.
@@ -73,9 +76,16 @@ func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (from aodi.CutFrom, err
 		return aodi.CutFrom{Position: info.Lineage[0].Start, Fresh: true}, nil
 	case w.Volume != info.Volume:
 		return from, refusef(wire.CodeOtherVolume, "peer %q mirrors volume %v, the source is volume %v", w.Name, w.Volume, info.Volume)
+	case w.Primary:
+		return from, m.meetPrimary(info, &w)
 	}
+	m.cfg.Peer.target(m.cfg.Name).setConflict("") // the other side is a mirror now
 	_, durable := m.v.Pointers()
-	if err := judge(Head{w.Lineage, w.SyncPtr}, Head{info.Lineage, durable}); err != nil {
+	mirror, source := Head{w.Lineage, w.SyncPtr}, Head{info.Lineage, durable}
+	if w.Branch {
+		return m.branch(r, &w, mirror, source)
+	}
+	if err := judge(mirror, source); err != nil {
 		return from, err
 	}
 	if w.Base > durable {
@@ -95,15 +105,12 @@ func judge(mirror, source Head) error {
 		return refusef(wire.CodeAhead, "the mirror is ahead: it stands at %v, the source has durable_ptr %d; "+
 			"the source is an older copy of the volume", mirror, source.Position)
 	case Diverged:
-		return refusef(wire.CodeDiverged, "the histories diverged at position %d: the mirror stands at %v, the source at %v",
+		return refusef(wire.CodeDiverged, "the histories diverged at position %d: the mirror stands at %v, the source at %v; "+
+			"to make it a mirror of that source all the same, say `cawrm demote NAME --force-discard` at the mirror: what only it has stays there as a snapshot",
 			fork, mirror, source)
 	case Unrelated:
 		return refusef(wire.CodeDiverged, "the histories have no lineage in common: the mirror stands at %v, the source at %v",
 			mirror, source)
-	}
-	if len(mirror.Lineage) != len(source.Lineage) {
-		return refusef(wire.CodeDiverged, "the source was promoted at position %d, which this version cannot follow: "+
-			"the mirror stands at %v, the source at %v", fork, mirror, source)
 	}
 	return nil
 }

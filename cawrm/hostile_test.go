@@ -200,10 +200,6 @@ func TestLyingSource(t *testing.T) {
 		{"another size", func(h *wire.Hello) { h.Size += chunk }, wire.CodeOtherSize},
 		{"a position of long ago", func(h *wire.Hello) { h.DurablePtr = 1 }, wire.CodeAhead},
 		{"another lineage", func(h *wire.Hello) { h.Lineage = []format.Lineage{{ID: uuid(9)}} }, wire.CodeDiverged},
-		{"a promotion", func(h *wire.Hello) {
-			h.Lineage = append(h.Lineage[:1:1], format.Lineage{ID: uuid(9), Start: 2})
-			h.DurablePtr = 1 << 48
-		}, wire.CodeDiverged},
 		{"another name", func(h *wire.Hello) { h.Name = "vm2" }, wire.CodeUnknownName},
 	}
 	synctest.Test(t, func(t *testing.T) {

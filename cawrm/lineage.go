@@ -2,6 +2,7 @@ package cawrm
 
 import (
 	"fmt"
+	"slices"
 
 	"cawrm/aodi"
 	"cawrm/aodi/format"
@@ -83,6 +84,13 @@ func (h Head) has(p aodi.Position) bool {
 		}
 	}
 	return false
+}
+
+// succeeds tells whether h's history was branched off the other's, by promotions, and the other's was not since: then the
+// other is an old primary, or a mirror of it, and h is what took its place.
+func (h Head) succeeds(other Head) bool {
+	n := len(other.Lineage)
+	return n > 0 && len(h.Lineage) > n && slices.Equal(h.Lineage[:n], other.Lineage)
 }
 
 // linkEnd is the position up to which records were written under link i.

@@ -54,6 +54,10 @@ type MirrorConfig struct {
 	OnEvent     func(Event)   // told of what a person may want to know, from any goroutine; must return soon. nil: nobody is
 
 	moved func() // a Source's, told when sync_ptr or the settings have moved
+
+	// The peer that has this volume under Name, if it is to be fed where the other side turns out to be the primary.
+	Peer *Peer
+	Name string
 }
 
 // Mirror is one mirror of a volume, seen from its source: the sync loop and its pointer.
@@ -73,7 +77,9 @@ type Mirror struct {
 	done   chan struct{}
 
 	remembering sync.Mutex
-	told        EventKind // about the link; runSync
+	told        EventKind     // about the link; runSync
+	handing     chan *handing // to the session that is under way
+	guest       bool          // it came by itself, and is not remembered
 
 	mu         sync.Mutex
 	settings   Settings
@@ -83,6 +89,7 @@ type Mirror struct {
 	identity   string // of the peer, see link.identity
 	contacted  bool   // the peer has said where it stands, in this life
 	reason     string
+	following  bool // the other side is the primary and feeds this volume, over this mirror's connection
 	lastErr    string
 	lastErrAt  time.Time
 	syncPtr    aodi.Position
@@ -125,7 +132,8 @@ func Start(v *aodi.Volume, cfg MirrorConfig) (*Mirror, error) {
 	cfg.setDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mirror{v: v, cfg: cfg, target: target, cancel: cancel, done: make(chan struct{}),
-		log: cfg.Logger.With("mirror", cfg.ID, "url", target.base()), changed: make(chan struct{})}
+		log: cfg.Logger.With("mirror", cfg.ID, "url", target.base()), changed: make(chan struct{}),
+		handing: make(chan *handing)}
 	m.jump = -1
 	m.recall()
 	go m.runSync(ctx)
@@ -325,10 +333,17 @@ func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
 	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	r := wire.NewReader(l.stream())
-	from, err := m.handshake(l, r)
+	return m.run(ctx, l, wire.NewReader(l.stream()))
+}
+
+// run is a session over a connection that is there.
+func (m *Mirror) run(ctx context.Context, l *link, r *wire.Reader) (progress bool, err error) {
+	from, told, err := m.handshake(l, r)
+	if err == errFollow {
+		return true, m.follow(l, r)
+	}
 	if err != nil {
-		return false, err
+		return err == errAgain, err
 	}
 	log, err := m.v.ReadLog(from.Position)
 	if err != nil {
@@ -338,7 +353,7 @@ func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
 		log.Close()
 		return false, err
 	}
-	return m.ship(ctx, l, r, log, from)
+	return m.ship(ctx, l, r, log, from, told)
 }
 
 func (m *Mirror) connect(ctx context.Context) (*link, error) {

@@ -29,6 +29,9 @@ type PeerConfig struct {
 	ReadTimeout time.Duration // a source that was not heard for so long is gone; at least three of its keep-alive intervals
 	Logger      *slog.Logger  // nil: discard
 	OnEvent     func(Event)   // as MirrorConfig.OnEvent
+
+	// Turned is called after the role of a volume has changed, by whatever. May be nil.
+	Turned func(name string)
 }
 
 // Peer is the mirror side: it listens for sources and applies what they ship to the volumes that it was given.
@@ -49,8 +52,10 @@ type Peer struct {
 
 // target is a volume that sources may feed.
 type target struct {
-	name string
-	v    *aodi.Volume
+	p     *Peer
+	name  string
+	v     *aodi.Volume
+	roles sync.Mutex // one change of the role at a time; before mu
 
 	mu        sync.Mutex
 	feed      *feed // the source that feeds it now; I6
@@ -62,6 +67,10 @@ type target struct {
 	contact   time.Time // of the last feed, once it is over
 	lastErr   string
 	lastErrAt time.Time
+	turning   bool   // the role changes: no feed may begin
+	conflict  string // which other writable head was met
+	tail      string // the snapshot of what only this volume had
+	followers map[format.UUID]*Mirror
 }
 
 // NewPeer makes a peer without volumes.
@@ -91,7 +100,7 @@ func (p *Peer) AddVolume(name string, v *aodi.Volume) error {
 	if p.targets[name] != nil {
 		return fmt.Errorf("peer: a volume named %q is there already", name)
 	}
-	p.targets[name] = &target{name: name, v: v}
+	p.targets[name] = &target{p: p, name: name, v: v, followers: map[format.UUID]*Mirror{}}
 	return nil
 }
 
@@ -183,9 +192,19 @@ func (p *Peer) runConn(l *link) {
 		p.stranger(l, err)
 		return
 	}
+	err = p.feed(l, r, &h)
+	var ours *refusal
+	if errors.As(err, &ours) && !errors.Is(err, errTold) {
+		l.refuse(wire.AppendRefuse(nil, ours.code, ours.text))
+	}
+}
+
+// feed lets a source that has said HELLO feed its volume, until the link ends.
+func (p *Peer) feed(l *link, r *wire.Reader, h *wire.Hello) error {
 	log := p.log.With("from", l.String(), "name", h.Name)
-	f, err := p.welcome(l, r, &h)
-	if err == nil {
+	f, err := p.welcome(l, r, h)
+	switch {
+	case err == nil:
 		p.visitors.leave(l)
 		log.Info("source connected", "container", h.Container, "position", f.position())
 		p.tell(EventFed, h.Name, "fed by %v", l)
@@ -193,7 +212,12 @@ func (p *Peer) runConn(l *link) {
 		log.Warn("source gone", "reason", err, "position", f.position())
 		p.tell(EventGone, h.Name, "%v: %v", l, err)
 		p.visitors.enter(l)
-	} else {
+		if errors.Is(err, errHanded) {
+			err = f.taken()
+		}
+	case err == errLed:
+		return nil
+	default:
 		p.garbage.Do(func() {
 			log.Warn("source refused", "reason", err)
 			if kind := kindOf(err); kind == EventDiverged {
@@ -201,10 +225,7 @@ func (p *Peer) runConn(l *link) {
 			}
 		})
 	}
-	var ours *refusal
-	if errors.As(err, &ours) && !errors.Is(err, errTold) {
-		l.refuse(wire.AppendRefuse(nil, ours.code, ours.text))
-	}
+	return err
 }
 
 func (p *Peer) tell(kind EventKind, volume, format string, args ...any) {
@@ -270,6 +291,8 @@ type FeedStatus struct {
 	LastContact time.Time   // when it was heard last
 	LastError   string      // why it was refused or lost last
 	LastErrorAt time.Time
+	Conflict    string // which other writable head was met; empty: none
+	Tail        string // the snapshot that keeps what only this volume had, of this life
 }
 
 // Status tells, for each volume in the order of the names, who feeds it.
@@ -288,7 +311,7 @@ func (t *target) status() FeedStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	st := FeedStatus{Name: t.name, Connected: t.feed != nil, Source: t.source, Identity: t.identity, Container: t.container,
-		LastContact: t.contact, LastError: t.lastErr, LastErrorAt: t.lastErrAt}
+		LastContact: t.contact, Conflict: t.conflict, Tail: t.tail, LastError: t.lastErr, LastErrorAt: t.lastErrAt}
 	if t.feed != nil {
 		st.LastContact = time.Unix(0, t.feed.contact.Load())
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cawrm/aodi"
+	"cawrm/aodi/format"
 	"cawrm/cawrm/wire"
 )
 
@@ -43,6 +44,7 @@ type shipment struct {
 	log   *aodi.LogReader
 	from  aodi.CutFrom // where the mirror stood when the link came up
 	read  chan *epoch
+	told  []format.Lineage // the lineage that HELLO has said
 	out   chan *epoch
 	acked chan struct{} // an acknowledgement has made room in the window
 	word  chan []byte   // a frame for runSend to say
@@ -61,17 +63,18 @@ type shipment struct {
 	// runPack's: the bytes of the last frame, and of its data before packing
 	lastWire, lastData int64
 
-	mu     sync.Mutex
-	err    error // why runRead can go on no more
-	broken error // why nothing more can be sent
-	asked  bool  // the peer was told of a snapshot and has not answered
+	mu      sync.Mutex
+	err     error    // why runRead can go on no more
+	broken  error    // why nothing more can be sent
+	asked   bool     // the peer was told of a snapshot and has not answered
+	handing *handing // HANDOVER was said
 }
 
 // ship ships until the link ends or this side can go on no more.
-func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.LogReader, from aodi.CutFrom) (progress bool, err error) {
+func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.LogReader, from aodi.CutFrom, told []format.Lineage) (progress bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &shipment{m: m, l: l, log: log, from: from, first: true, logged: m.markBytes(), free: make(chan *epoch, epochAhead), read: make(chan *epoch), out: make(chan *epoch),
+	s := &shipment{m: m, l: l, log: log, from: from, told: told, first: true, logged: m.markBytes(), free: make(chan *epoch, epochAhead), read: make(chan *epoch), out: make(chan *epoch),
 		acked: make(chan struct{}, 1), word: make(chan []byte), moved: make(chan struct{}, 1), kept: make(chan wire.Kept, 1),
 		behind: true, carries: m.taken&wire.CapSnapshots != 0}
 	for range epochAhead {
@@ -154,8 +157,11 @@ func (s *shipment) runRead(ctx context.Context) {
 
 // giveUp ends the session with a reason of this side.
 func (s *shipment) giveUp(err error) {
+	if err != errAgain {
+		err = fmt.Errorf("%w: %w", errLocal, err)
+	}
 	s.mu.Lock()
-	s.err = fmt.Errorf("%w: %w", errLocal, err)
+	s.err = err
 	s.mu.Unlock()
 	s.l.endReads(0)
 }
@@ -205,6 +211,9 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 		if b.First < at || b.End <= b.First || b.End > durable { // I1
 			return fmt.Errorf("the log gave records [%d, %d) from %d on with durable_ptr %d", b.First, b.End, at, durable)
 		}
+		if err := s.sameHistory(b.End); err != nil {
+			return err
+		}
 		s.first, s.logged = false, s.logged+int64(len(b.Data))
 		ep.commit, ep.logged = true, int64(len(b.Data))
 		return nil
@@ -217,6 +226,17 @@ func (s *shipment) await(ctx context.Context, at aodi.Position) error {
 		stop := s.next(at)
 		return stop != nil && stop.Position == at
 	})
+}
+
+// sameHistory refuses to ship up to end records of a link of the lineage that began after HELLO: the mirror must know it first.
+func (s *shipment) sameHistory(end aodi.Position) error {
+	now := s.m.v.Info().Lineage
+	for i, l := range now {
+		if (i >= len(s.told) || s.told[i] != l) && end > l.Start {
+			return errAgain
+		}
+	}
+	return nil
 }
 
 // farBehind tells whether the mirror is to be brought up by a jump epoch, to the next snapshot or else to the present: one was
@@ -232,7 +252,7 @@ func (s *shipment) farBehind(at aodi.Position, stop *aodi.SnapshotInfo) bool {
 	if stop != nil {
 		lag = stop.Logged - s.logged
 	}
-	return s.first && s.from.Base > 0 || lag > limit || at < s.m.v.HistoryFloor()
+	return s.first && (s.from.Base > 0 || s.from.Diverged) || lag > limit || at < s.m.v.HistoryFloor()
 }
 
 // openCut begins a jump epoch, unless there is nothing durable beyond at, or no such snapshot any more.
@@ -250,6 +270,10 @@ func (s *shipment) openCut(at aodi.Position, stop *aodi.SnapshotInfo) error {
 	}
 	if err != nil {
 		return fmt.Errorf("open a cut for the records from %d on: %w", at, err)
+	}
+	if err := s.sameHistory(cut.End); err != nil {
+		cut.Close()
+		return err
 	}
 	s.first, s.behind = false, s.behind && stop != nil
 	if cut.End <= at {
@@ -309,6 +333,9 @@ func (s *shipment) runSend(ctx context.Context) {
 			err = s.l.say(frame, s.m.cfg.ReadTimeout)
 		case <-s.acked:
 			continue
+		case h := <-s.m.handing:
+			s.setHanding(h)
+			err = s.l.say(wire.AppendHandover(nil, h.end), s.m.cfg.ReadTimeout)
 		case <-beat.C:
 			err = s.l.say(frame, s.m.cfg.ReadTimeout)
 		case <-ctx.Done():
@@ -342,7 +369,7 @@ func (s *shipment) send(ctx context.Context, ep *epoch) error {
 // runReceive hears the peer until the link ends.
 func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
 	for {
-		t, err := r.Next(wire.Of(wire.TypeAck, wire.TypeKept, wire.TypeBeat, wire.TypeRefuse))
+		t, err := r.Next(wire.Of(wire.TypeAck, wire.TypeKept, wire.TypeTaken, wire.TypeBeat, wire.TypeRefuse))
 		switch {
 		case err == io.EOF:
 			return progress, fmt.Errorf("%v: the peer hung up", s.l)
@@ -350,6 +377,8 @@ func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
 			return progress, fmt.Errorf("%v: %w", s.l, err)
 		case t == wire.TypeRefuse:
 			return progress, told(r)
+		case t == wire.TypeTaken:
+			s.taken()
 		case t == wire.TypeKept:
 			if err := s.heard(r.Kept()); err != nil {
 				return progress, err

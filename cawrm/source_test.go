@@ -160,8 +160,6 @@ func TestWrongSource(t *testing.T) {
 			"larger":            {func(h *wire.Hello) { h.Size = 128 * chunk }, `other size: "vm" has 262144 bytes, the source 524288`},
 			"behind":            {func(h *wire.Hello) { h.DurablePtr = 9 }, `ahead: "vm": the mirror is ahead: it stands at position 10 of lineage`},
 			"other lineage":     {func(h *wire.Hello) { h.Lineage[0].ID = uuid(5) }, `diverged: "vm": the histories have no lineage in common`},
-			"promoted before":   {func(h *wire.Hello) { h.Lineage = append(h.Lineage, format.Lineage{ID: uuid(5), Start: 4}) }, `diverged: "vm": the histories diverged at position 4`},
-			"promoted after":    {func(h *wire.Hello) { h.Lineage = append(h.Lineage, format.Lineage{ID: uuid(5), Start: 40}) }, `diverged: "vm": the source was promoted at position 10`},
 			"another container": {func(h *wire.Hello) { h.Container = uuid(8) }, `busy: "vm" is being fed by another source`},
 		} {
 			wrong := sayHello(t, n, tt.change)

@@ -19,6 +19,7 @@ const (
 	StateSynced     State = "synced"     // connected, sync_ptr = durable_ptr
 	StateDown       State = "down"       // no link; see Reason. It is being retried.
 	StatePaused     State = "paused"     // no link, as somebody has asked
+	StateFollowing  State = "following"  // the other side is the primary, and feeds this volume over the link
 )
 
 // Status is what is known of a mirror. Lag is what the mirror lacks of everything up to end_ptr.
@@ -66,6 +67,7 @@ func (m *Mirror) Status() Status {
 	st.DataBytes, st.ZeroBytes, st.RepeatBytes = t.data.Load(), t.zeroes.Load(), t.repeats.Load()
 	st.PackSeconds, st.Level = time.Duration(t.cpu.Load()).Seconds(), wire.Level(t.level.Load()).String()
 	st.Commits, st.Links = m.commits.Load(), m.links.Load()
+	following := m.following
 	connected, mark, known := m.connected, m.mark, m.markKnown
 	st.Settings, st.Kept, st.Declined = m.settings, m.cfg.Kept, m.declined
 	if m.target.Loose {
@@ -84,11 +86,15 @@ func (m *Mirror) Status() Status {
 	if st.Settings.Paused && !connected {
 		st.State = StatePaused
 	}
+	if following {
+		st.State, st.Reason = StateFollowing, ""
+		return st // this side has nothing that the other lacks
+	}
 	if end.Position > st.SyncPtr {
 		if !known || mark.Time.IsZero() {
 			mark, known = m.refreshMark(st.SyncPtr)
 		}
-		st.LagRecords = uint64(end.Position - st.SyncPtr)
+		st.LagRecords = aodi.Records(m.v.Info().Lineage, st.SyncPtr, end.Position)
 		if known {
 			st.LagBytes = max(0, end.Bytes-mark.Bytes)
 			st.LagSeconds = max(0, now.Sub(mark.Time).Seconds())
@@ -227,6 +233,9 @@ func (m *Mirror) flyingLocked() string {
 
 // remember leaves a hint in the volume's table, which is only memory until the volume's next checkpoint.
 func (m *Mirror) remember() {
+	if m.guest {
+		return
+	}
 	m.remembering.Lock() // two that remember do so in the order in which they looked
 	defer m.remembering.Unlock()
 	m.mu.Lock()

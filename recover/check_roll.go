@@ -59,7 +59,7 @@ func (k *checker) checkRolled(h *format.BatchHeader, at Place) {
 	last := format.Position(0)
 	for i := range h.Entries {
 		e := &h.Entries[i]
-		if e.Birth < h.First || e.Birth >= h.End || i > 0 && e.Birth <= last && h.Flags&format.FlagJump == 0 {
+		if e.Birth < h.First && h.Flags&format.FlagJump == 0 || e.Birth >= h.End || i > 0 && e.Birth <= last && h.Flags&format.FlagJump == 0 {
 			k.rep.bad(17, "%s: batch %d of positions [%d, %d) holds %s", k.at(at.Segment, at.Chunk), h.Seq, h.First, h.End, entryName(e))
 		}
 		last = e.Birth

@@ -196,7 +196,7 @@ func (w *batchWalk) births(at uint32) {
 	last, ok := format.Position(0), true
 	for i := range h.Entries {
 		b := h.Entries[i].Birth
-		if b < h.First || b >= h.End || i > 0 && b <= last && h.Flags&format.FlagJump == 0 {
+		if b < h.First && h.Flags&format.FlagJump == 0 || b >= h.End || i > 0 && b <= last && h.Flags&format.FlagJump == 0 {
 			ok = false
 		}
 		last = max(last, b)

@@ -111,7 +111,7 @@ func (s *chain) next(at uint32) error {
 			return fmt.Errorf("batch %d after batch %d", h.Seq, p.seq)
 		case h.PrevCRC != p.crc:
 			return fmt.Errorf("batch %d names %#08x as the checksum of the header before it, which has %#08x", h.Seq, h.PrevCRC, p.crc)
-		case p.jump && h.Flags&format.FlagJump != 0 && h.First == p.first: // perhaps with a newer cut
+		case p.jump && h.First == p.first: // perhaps with a newer cut; or the epoch was given up
 		case h.First > p.end, h.First < p.end && h.Flags&format.FlagRestart == 0:
 			return fmt.Errorf("batch %d begins at position %d, the one before it ends at %d", h.Seq, h.First, p.end)
 		}

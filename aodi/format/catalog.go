@@ -63,6 +63,7 @@ type Base struct {
 // Catalog holds what a checkpoint has any number of.
 type Catalog struct {
 	Lineage   []Lineage
+	Next      []Lineage // takes the place of Lineage when the jump epoch that is under way is whole; empty: stays
 	Mirrors   []Mirror
 	Snapshots []Snapshot
 	Clones    []Clone
@@ -76,6 +77,7 @@ const (
 	itemSnapshot = 3
 	itemClone    = 4
 	itemBase     = 5
+	itemNext     = 17
 
 	idLength  = 1<<14 - 1
 	idKept    = 1 << 15 // beside the length of a mirror's id
@@ -99,6 +101,9 @@ func (c *Catalog) Encode(b []byte) ([]byte, error) {
 	}
 	for _, l := range c.Lineage {
 		item(itemLineage, func(b []byte) []byte { return le.AppendUint64(append(b, l.ID[:]...), uint64(l.Start)) })
+	}
+	for _, l := range c.Next {
+		item(itemNext, func(b []byte) []byte { return le.AppendUint64(append(b, l.ID[:]...), uint64(l.Start)) })
 	}
 	for _, m := range c.Mirrors {
 		item(itemMirror, func(b []byte) []byte {
@@ -170,11 +175,16 @@ func DecodeCatalog(b []byte) (Catalog, error) {
 
 func (c *Catalog) decodeItem(kind uint16, p []byte) bool {
 	switch kind {
-	case itemLineage:
+	case itemLineage, itemNext:
 		if len(p) != 24 {
 			return false
 		}
-		c.Lineage = append(c.Lineage, Lineage{UUID(p[:16]), Position(le.Uint64(p[16:]))})
+		l := Lineage{UUID(p[:16]), Position(le.Uint64(p[16:]))}
+		if kind == itemNext {
+			c.Next = append(c.Next, l)
+		} else {
+			c.Lineage = append(c.Lineage, l)
+		}
 	case itemMirror:
 		return c.decodeMirror(p)
 	case itemSnapshot:

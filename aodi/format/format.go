@@ -25,7 +25,8 @@
 //
 // # Meta chunk (meta.go)
 //
-//	   0  8  magic CAWRMMET            8  4  version            12  4  flags: 1 mirror, 2 without identity, 4 closed cleanly
+//	   0  8  magic CAWRMMET            8  4  version            12  4  flags: 1 mirror, 2 without identity, 4 closed cleanly,
+//	                                                             8 a mirror that leaves its own branch for any other
 //	  16  8  checkpoint sequence      24 16  container uuid     40 16  volume id (the same on every mirror)
 //	  56  8  logical size, bytes      64  8  position P: the map holds all records below it
 //	  72  8  time, unix ns            80  8  forward map root   88  4  its height     92  4  segment tree height
@@ -56,6 +57,8 @@
 //	                                        logged 8, log: segment 4, chunk 4, next 4, prev crc 4, seq 8; name
 //	                                      4 clone: snapshot's length 2, snapshot, name's length 2, name, path
 //	                                      5 base: container 16, position 8, snapshot's length 2, snapshot, path
+//	                                     17 next: as lineage; all of them take the place of the lineage when the jump
+//	                                        epoch that is under way is whole
 //
 // # Segment (segment.go)
 //

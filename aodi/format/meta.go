@@ -7,6 +7,7 @@ const (
 	FlagMirror     = 1 << 0 // role mirror: only a source writes to it
 	FlagNoIdentity = 1 << 1 // an empty mirror that takes size and identity from its first source
 	FlagClean      = 1 << 2 // closed in order: nothing to replay
+	FlagYields     = 1 << 3 // a mirror that leaves its own branch for any other
 )
 
 // LogPlace is a place in the log and what a batch there must look like to follow.

@@ -22,14 +22,20 @@ const (
 
 	TypeSnapshot Type = 7
 	TypeKept     Type = 8
+	TypeRanges   Type = 16
+	TypeFollow   Type = 17
+	TypeHandover Type = 18
+	TypeTaken    Type = 19
 )
 
 var typeNames = [...]string{TypeHello: "HELLO", TypeWelcome: "WELCOME", TypeRefuse: "REFUSE",
 	TypeRecords: "RECORDS", TypeAck: "ACK", TypeBeat: "BEAT",
-	TypeSnapshot: "SNAPSHOT", TypeKept: "KEPT"}
+	TypeSnapshot: "SNAPSHOT", TypeKept: "KEPT",
+
+	TypeRanges: "RANGES", TypeFollow: "FOLLOW", TypeHandover: "HANDOVER", TypeTaken: "TAKEN"}
 
 func (t Type) String() string {
-	if int(t) < len(typeNames) && t != 0 {
+	if int(t) < len(typeNames) && typeNames[t] != "" {
 		return typeNames[t]
 	}
 	return fmt.Sprintf("type %d", uint8(t))
@@ -159,12 +165,16 @@ func (t Type) bounds() (lowest, limit int, flags uint8) {
 		return recordsFixed, MaxRecords, flagCommit | flagJump | flagPacked
 	case TypeAck:
 		return 8, 8, 0
-	case TypeBeat:
+	case TypeBeat, TypeFollow, TypeTaken:
 		return 0, 0, 0
 	case TypeSnapshot:
 		return snapshotFixed + 1, snapshotFixed + MaxSnapshotName, 0
 	case TypeKept:
 		return keptFixed, keptFixed + MaxText, 0
+	case TypeHandover:
+		return 8, 8, 0
+	case TypeRanges:
+		return 0, MaxRanges * rangeSize, flagLast
 	}
 	return 0, -1, 0
 }

@@ -26,6 +26,8 @@ type Welcome struct {
 	SyncPtr      format.Position
 	Base         format.Position // of a jump epoch that was interrupted; 0: there is none
 	Cursor       uint64          // logical chunks below it are as of Base
+	Primary      bool            // it takes nothing: SyncPtr is its durable_ptr
+	Branch       bool            // it has gone its own way, and leaves it: RANGES follow
 	Name         string
 	Lineage      []format.Lineage
 }
@@ -63,7 +65,8 @@ func AppendWelcome(b []byte, w *Welcome) ([]byte, error) {
 	at := len(b)
 	b = beginFrame(b, TypeWelcome, 0)
 	b = le.AppendUint16(b, Version)
-	b = append(b, 0, 0, 0, 0, 0, 0)
+	b = le.AppendUint16(b, w.flags())
+	b = append(b, 0, 0, 0, 0)
 	b = le.AppendUint64(b, w.Capabilities)
 	b = append(b, w.Volume[:]...)
 	b = le.AppendUint64(b, uint64(w.SyncPtr))
@@ -71,6 +74,22 @@ func AppendWelcome(b []byte, w *Welcome) ([]byte, error) {
 	b = le.AppendUint64(b, w.Cursor)
 	b = appendNames(b, w.Name, w.Lineage)
 	return endFrame(b, at, 0), nil
+}
+
+// Flags of a WELCOME; one of them at most.
+const (
+	welcomePrimary = 1
+	welcomeBranch  = 2
+)
+
+func (w *Welcome) flags() uint16 {
+	switch {
+	case w.Primary:
+		return welcomePrimary
+	case w.Branch:
+		return welcomeBranch
+	}
+	return 0
 }
 
 func checkNames(name string, lineage []format.Lineage) error {
@@ -129,9 +148,10 @@ func (r *Reader) Welcome() (Welcome, error) {
 	if err := checkVersion(b); err != nil {
 		return w, fmt.Errorf("WELCOME: %w", err)
 	}
-	if len(b) < welcomeFixed || le.Uint16(b[2:]) != 0 || le.Uint32(b[4:]) != 0 {
+	if len(b) < welcomeFixed || le.Uint16(b[2:]) > welcomeBranch || le.Uint32(b[4:]) != 0 {
 		return w, fmt.Errorf("WELCOME: %w", ErrInvalid)
 	}
+	w.Primary, w.Branch = le.Uint16(b[2:]) == welcomePrimary, le.Uint16(b[2:]) == welcomeBranch
 	w.Capabilities = le.Uint64(b[8:])
 	copy(w.Volume[:], b[16:])
 	w.SyncPtr = format.Position(le.Uint64(b[32:]))
@@ -140,7 +160,7 @@ func (r *Reader) Welcome() (Welcome, error) {
 	if w.Name, w.Lineage, err = names(b[welcomeFixed-8:]); err != nil {
 		return w, fmt.Errorf("WELCOME: %w", err)
 	}
-	if w.Volume.IsZero() != (len(w.Lineage) == 0) {
+	if w.Volume.IsZero() != (len(w.Lineage) == 0) || w.Volume.IsZero() && w.flags() != 0 {
 		return w, fmt.Errorf("WELCOME: a volume id and a lineage go together: %w", ErrInvalid)
 	}
 	if w.Base > 0 && w.Base <= w.SyncPtr || w.Base == 0 && w.Cursor > 0 || w.Cursor > format.MaxLogicalSize/format.ChunkSize {

@@ -169,7 +169,7 @@ func (rec *Records) check(data int) error {
 	chunks, next, lba := 0, rec.First, uint64(0)
 	for i := range rec.Entries {
 		e := &rec.Entries[i]
-		if e.Birth < next || e.Birth >= rec.End {
+		if e.Birth < next && !rec.Jump || e.Birth >= rec.End {
 			return bad("birth out of order", i)
 		}
 		if rec.Jump {

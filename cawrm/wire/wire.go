@@ -42,6 +42,10 @@
 //	6 BEAT      0
 //	7 SNAPSHOT  25 to 279
 //	8 KEPT      8 to 1032
+//	16 RANGES   <= 64 KiB    1 last: no other follows
+//	17 FOLLOW   0
+//	18 HANDOVER 8
+//	19 TAKEN    0
 //
 // # HELLO (hello.go)
 //
@@ -57,13 +61,15 @@
 //
 //	 0        2      4      8              16        32         40       48       56      58      60    64
 //	+--------+------+------+--------------+---------+----------+--------+--------+-------+-------+-----+- - - +- - - - - - -+
-//	|version | zero | zero | capabilities | volume  | sync_ptr | base   | cursor | name  | links | zero| name | links       |
+//	|version | flags| zero | capabilities | volume  | sync_ptr | base   | cursor | name  | links | zero| name | links       |
 //	| u16    |      |      | taken u64    | id 16   |          | pos    | chunk  | bytes | u16   |     |      | 24 each     |
 //	+--------+------+------+--------------+---------+----------+--------+--------+-------+-------+-----+- - - +- - - - - - -+
 //
 // A volume id of zero means "none yet": the mirror is empty and takes the source's. sync_ptr is the position
 // of the last committed cut, name the peer's own. With a base other than zero the mirror has got a part of a jump epoch: the
-// chunks below cursor as of base. The capabilities taken are a subset of those offered;
+// chunks below cursor as of base. flags: 1, it is a primary and takes nothing, and sync_ptr is its durable_ptr; 2, it has
+// records which the source lacks, and leaves them for the source's: RANGES follow, which say where.
+// The capabilities taken are a subset of those offered;
 // 1: CapSnapshots.
 //
 // # REFUSE (control.go)
@@ -104,7 +110,7 @@
 // 2 discard, 3 zero (count chunks, no data). time is that of the first record.
 //
 // The frames of a jump epoch all say the same [first, end): together they hold, of all that was born in it, the newest
-// content as of end, each chunk once. The entries of a frame are in the order of logical chunks, not of births; the last
+// content as of end, each chunk once; a mirror that leaves a branch of its own gets older ones too. The entries of a frame are in the order of logical chunks, not of births; the last
 // frame commits, and may be empty.
 //
 // # ACK (control.go)
@@ -130,6 +136,16 @@
 //
 // A source says SNAPSHOT only after the ACK of exactly that position, and nothing but BEAT until it has heard KEPT. It says it
 // again when it cannot know the answer; the mirror then says KEPT again. Only with CapSnapshots.
+//
+// # When roles change (branch.go)
+//
+//	RANGES     after a WELCOME with flag 2: first u64, end u64 of each range of chunks that the mirror has changed where
+//	           its history is not the source's; in order, apart. In as many frames as it takes, of which the last has the flag.
+//	FOLLOW     from a source, after a WELCOME with flag 1: it is a mirror itself, or has become one. The sides change
+//	           places: the other one says HELLO over the same connection, and all goes on from there.
+//	HANDOVER   position u64, from a source: it takes no more writes, its log ends there, and the mirror, which has
+//	           acknowledged that, becomes the primary.
+//	TAKEN      the answer: it is. Then the mirror hangs up. Or REFUSE.
 //
 // # Versions
 //

@@ -1,0 +1,183 @@
+package cawrm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cawrm/aodi"
+	"cawrm/cawrm/wire"
+)
+
+// A source that meets a primary and is a mirror itself, or has become one, says FOLLOW, and the sides change places on the
+// connection that is there: so an old primary comes back as the mirror of the new one without anybody naming its address.
+
+// sayPrimary answers a source of the same volume that this one is a primary too, and hears what follows of it.
+func (p *Peer) sayPrimary(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
+	st := t.v.Status()
+	own, other := Head{st.Lineage, st.DurablePtr}, Head{h.Lineage, h.DurablePtr}
+	frame, err := wire.AppendWelcome(nil, &wire.Welcome{Primary: true, Volume: st.Volume, SyncPtr: st.DurablePtr, Name: p.cfg.Name, Lineage: st.Lineage})
+	if err != nil {
+		return err
+	}
+	if err := l.say(frame, p.cfg.ReadTimeout); err != nil {
+		return err
+	}
+	kind, err := r.Next(wire.Of(wire.TypeFollow, wire.TypeRefuse))
+	if err != nil {
+		return fmt.Errorf("link lost: %w", err)
+	}
+	if kind == wire.TypeFollow {
+		return p.lead(t, l, r, h)
+	}
+	err = told(r)
+	var said *refusal
+	if errors.As(err, &said) && said.code == wire.CodeDiverged {
+		t.setConflict(twoHeads(own, other, l.String()).text)
+		err = fmt.Errorf("%w: %s", errTold, t.Conflict())
+	}
+	return err
+}
+
+// maxFollowers bounds the containers that may come by themselves to be fed.
+const maxFollowers = 32
+
+// lead feeds the other side until the link ends.
+func (p *Peer) lead(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
+	l.renewReads()
+	m := t.follower(l, h)
+	if m == nil {
+		return refusef(wire.CodeBusy, "%q has %d followers already", t.name, maxFollowers)
+	}
+	p.visitors.leave(l)
+	defer p.visitors.enter(l)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	_, err := m.run(ctx, l, r)
+	m.down(err)
+	return err
+}
+
+// follower is the mirror of this volume that has come by itself from there: there is one for each container.
+func (t *target) follower(l *link, h *wire.Hello) *Mirror {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := t.followers[h.Container]
+	if m == nil && len(t.followers) < maxFollowers {
+		host := l.String()
+		if i := strings.LastIndex(host, ":"); i > 0 {
+			host = host[:i]
+		}
+		cfg := MirrorConfig{ID: fmt.Sprintf("follower-%.4s", h.Container), ReadTimeout: t.p.cfg.ReadTimeout, Logger: t.p.log, Peer: t.p, Name: t.name}
+		cfg.setDefaults()
+		m = &Mirror{v: t.v, cfg: cfg, target: Target{Addr: host, Name: h.Name}, log: t.p.log.With("mirror", cfg.ID), changed: make(chan struct{}),
+			handing: make(chan *handing), jump: -1, syncPtr: start(t.v), guest: true}
+		t.followers[h.Container] = m
+	}
+	return m
+}
+
+// Followers are the mirrors of a volume that came by themselves, in the order of their ids.
+func (p *Peer) Followers(name string) []*Mirror {
+	t := p.target(name)
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []*Mirror
+	for _, m := range t.followers {
+		all = append(all, m)
+	}
+	slices.SortFunc(all, func(a, b *Mirror) int { return strings.Compare(a.cfg.ID, b.cfg.ID) })
+	return all
+}
+
+// follow is the mirror's side: it is fed over a connection that it has made itself.
+func (p *Peer) follow(name string, l *link, r *wire.Reader) error {
+	t := p.target(name)
+	if t == nil || p.closed.Load() {
+		return refusef(wire.CodeClosing, "peer %q is stopping", p.cfg.Name)
+	}
+	h, err := hello(r)
+	if err != nil {
+		return err
+	}
+	h.Name = name
+	p.visitors.enter(l) // as one that was accepted
+	defer p.visitors.leave(l)
+	err = p.feed(l, r, &h)
+	var ours *refusal
+	if errors.As(err, &ours) && !errors.Is(err, errTold) {
+		l.refuse(wire.AppendRefuse(nil, ours.code, ours.text))
+	}
+	return err
+}
+
+// sayBranch says, behind a WELCOME that has told of it, what the mirror has changed on its own branch. To find that can take
+// long, and the source is not to take it for silence.
+func (f *feed) sayBranch(fork aodi.Position) error {
+	type found struct {
+		ranges []aodi.Range
+		err    error
+	}
+	done := make(chan found, 1)
+	go func() {
+		g, err := f.t.v.Branch(fork)
+		done <- found{g, err}
+	}()
+	beat := time.NewTicker(max(f.hello.KeepAlive, minBeat))
+	defer beat.Stop()
+	for {
+		select {
+		case <-beat.C:
+			if err := f.l.say(wire.AppendBeat(nil), f.p.cfg.ReadTimeout); err != nil {
+				<-done // the volume is in use until then
+				return err
+			}
+		case g := <-done:
+			if g.err != nil {
+				return f.failed(g.err)
+			}
+			f.tail = len(g.ranges) > 0
+			return f.sayRanges(g.ranges)
+		}
+	}
+}
+
+func (f *feed) sayRanges(ranges []aodi.Range) error {
+	for first := true; first || len(ranges) > 0; first = false {
+		n := min(len(ranges), wire.MaxRanges)
+		part := make([]wire.Range, n)
+		for i, g := range ranges[:n] {
+			part[i] = wire.Range(g)
+		}
+		ranges = ranges[n:]
+		frame, err := wire.AppendRanges(nil, part, len(ranges) == 0)
+		if err != nil {
+			return f.failed(err)
+		}
+		if err := f.l.say(frame, f.p.cfg.ReadTimeout); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tailName is the name of the snapshot that keeps what only this mirror has.
+func tailName(v *aodi.Volume, now time.Time) string {
+	name := "unsent-" + now.UTC().Format("20060102T150405Z")
+	taken := map[string]bool{}
+	for _, s := range v.Snapshots() {
+		taken[s.Name] = true
+	}
+	for i, base := 2, name; taken[name]; i++ {
+		name = fmt.Sprintf("%s-%d", base, i)
+	}
+	return name
+}
