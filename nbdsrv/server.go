@@ -130,6 +130,20 @@ func (s *Server) AddExport(e Export) error {
 	return nil
 }
 
+// ReplaceExport shows e in the place of the export of that name to clients that negotiate from now on. Those that are
+// connected stay with what they were told. Without such an export it does nothing.
+func (s *Server) ReplaceExport(e Export) error {
+	if err := e.prepare(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.IndexFunc(s.exports, func(x *Export) bool { return x.Name == e.Name }); i >= 0 {
+		s.exports[i] = &e
+	}
+	return nil
+}
+
 // RemoveExport hides the export from new clients and ends the connections of its present ones, and of its parts, as
 // Shutdown does. After a nil error no call of its Device runs or will come. When ctx ends first,
 // the connections are cut and ctx's error is returned.
@@ -144,7 +158,7 @@ func (s *Server) RemoveExport(ctx context.Context, name string) error {
 	s.exports = slices.Delete(s.exports, i, i+1)
 	var users []*conn
 	for c := range s.conns {
-		if c.using == e || c.using != nil && c.using.Of == name {
+		if c.using != nil && (c.using.Name == e.Name || c.using.Of == name) { // also as it was before ReplaceExport
 			users = append(users, c)
 		}
 	}

@@ -205,7 +205,6 @@ func TestServe(t *testing.T) {
 	runProgram(t, "serve", other, "--control", s.control).want(t, 1, "in use by a running process")
 	runProgram(t, "serve", other, "--control", own, "--nbd", "unix:"+socket).want(t, 1, "--nbd: unix:"+socket)
 	runProgram(t, "serve", other, "--control", own, "--nbd", v.NBD[1]).want(t, 1, v.NBD[1])
-	runProgram(t, "serve", other, "--control", own, "--peer", "127.0.0.1:0").want(t, 1, "is a primary, and --peer awaits")
 	runProgram(t, "check", path).want(t, 1, path)
 	s.status().want(t, 0, "disk.img")
 

@@ -52,6 +52,21 @@ type Volume struct {
 	HistoryFrom    string   `json:"history_from,omitempty"` // each moment since can be read as NAME@TIME; RFC 3339
 	Snapshots      int      `json:"snapshots"`              // that are kept
 	Rescue         *Rescue  `json:"rescue,omitempty"`       // only with the role rescue
+	Conflict       string   `json:"conflict,omitempty"`     // another writable head was met: both lineages, and where they part
+	KeptTail       string   `json:"kept_tail,omitempty"`    // snapshot of what only this volume had when it became a mirror again
+	VolumeID       string   `json:"volume_id,omitempty"`    // the same on every mirror of the volume
+	Path           string   `json:"path"`                   // container
+	NBD            []string `json:"nbd"`                    // where the export is served, host:port or unix:/path
+	Peer           []string `json:"peer"`                   // where sources are awaited
+	Source         *Source  `json:"source,omitempty"`       // who feeds this mirror; only where sources are awaited
+	Direct         bool     `json:"direct"`                 // the log is written past the page cache
+	ChecksumErrors uint64   `json:"checksum_errors"`        // reads that did not match, since the start
+	Recovery       string   `json:"recovery"`               // what opening the container found
+	ClosedInOrder  bool     `json:"closed_in_order"`        // it had been, so nothing that was accepted before is gone
+	Error          string   `json:"error,omitempty"`        // why the volume takes no more writes
+	CloneOf        string   `json:"clone_of,omitempty"`     // of a clone: the snapshot, NAME@SNAP
+	Snapshots      int      `json:"snapshots"`              // that are kept
+	Rescue         *Rescue  `json:"rescue,omitempty"`       // only with the role rescue
 }
 
 // Rescue is what is known of a damaged container, a line each. What is lost fails to be read.
@@ -147,6 +162,27 @@ type Source struct {
 	SilentSeconds float64 `json:"silent_seconds"` // since it was heard last; 0 when it never was
 	LastError     string  `json:"last_error"`     // why one was refused or lost last
 	Identity      string  `json:"identity"`       // what the source has proved to be, as a mirror's
+}
+
+// RoleRequest asks for a change of a volume's role.
+type RoleRequest struct {
+	Volume  string  `json:"volume"`
+	Op      string  `json:"op"`                // promote, demote, switchover
+	Force   bool    `json:"force,omitempty"`   // promote: though the source is alive
+	Discard bool    `json:"discard,omitempty"` // demote: give up what other heads lack; it stays as a snapshot
+	Mirror  string  `json:"mirror,omitempty"`  // switchover: the id; "": the only one
+	Near    float64 `json:"near,omitempty"`    // switchover: seconds for the mirror to come close; 0: 60
+	Hold    float64 `json:"hold,omitempty"`    // switchover: seconds that writes may wait; 0: 10
+}
+
+// RoleAnswer is what a volume is afterwards.
+type RoleAnswer struct {
+	Volume   string    `json:"volume"`
+	Role     string    `json:"role"`
+	Changed  bool      `json:"changed"`  // it was not that before
+	Position uint64    `json:"position"` // end_ptr
+	Lineage  []Lineage `json:"lineage"`
+	Mirror   string    `json:"mirror,omitempty"` // switchover: the id of the new primary
 }
 
 // MirrorRequest asks for a change of one of a volume's mirrors. The answer is empty.

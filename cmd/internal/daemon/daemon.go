@@ -61,7 +61,7 @@ type daemon struct {
 	trust   *cawrm.Trust // nil: nothing is proved
 	sockets *sockets
 	hook    *hook
-	peer    *cawrm.Peer    // nil without Config.Peer
+	peer    *cawrm.Peer
 	plain   *nbdsrv.Server // unix sockets, and TCP without TLS
 	crypted *nbdsrv.Server // TCP with TLS; nil without
 	control *control.Server
@@ -139,11 +139,10 @@ func (d *daemon) prepare() error {
 	}
 	nbd.TLS, nbd.RequireTLS = nil, false
 	d.plain = nbdsrv.New(nbd)
-	if len(d.cfg.Peer) > 0 {
-		d.peer = cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, Trust: d.trust, OnEvent: d.hook.tell})
-	}
+	d.peer = cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, Trust: d.trust, OnEvent: d.hook.tell, Turned: d.turned})
 	d.control = control.NewServer(d.status, d.log)
 	d.control.Handle("mirror", control.Command(d.changeMirror))
+	d.control.Handle("role", control.Command(d.changeRole))
 	d.control.Handle("snapshot", control.Command(d.changeSnapshot))
 	d.control.Handle("clone", control.Command(d.changeClone))
 	d.control.Handle("volume", control.Command(d.changeVolume))

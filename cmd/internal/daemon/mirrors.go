@@ -16,7 +16,7 @@ func (v *served) startMirrors(d *daemon) (err error) {
 	if v.cfg.Rescue || v.base != nil {
 		return nil
 	}
-	if v.source, err = cawrm.NewSource(v.volume, cawrm.MirrorConfig{Logger: d.log, Trust: d.trust, OnEvent: v.tell(d.hook)}, d.cfg.RPO); err != nil {
+	if v.source, err = cawrm.NewSource(v.volume, cawrm.MirrorConfig{Logger: d.log, Trust: d.trust, OnEvent: v.tell(d.hook), Peer: d.peer, Name: v.cfg.Name}, d.cfg.RPO); err != nil {
 		return err
 	}
 	for _, m := range v.cfg.Mirrors {

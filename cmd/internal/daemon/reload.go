@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"cawrm/cawrm"
 	"cawrm/cmd/internal/config"
 	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/value"
@@ -73,9 +72,6 @@ func (d *daemon) fixed(want Config) error {
 
 // serveFresh takes new listeners into service and closes those that are not wanted; what came through them stays.
 func (d *daemon) serveFresh(fresh *sockets, want Config) {
-	if len(want.Peer) > 0 && d.peer == nil {
-		d.startPeer()
-	}
 	for _, l := range fresh.nbd {
 		d.serveNBD(l)
 	}
@@ -85,22 +81,6 @@ func (d *daemon) serveFresh(fresh *sockets, want Config) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sockets.adopt(fresh, want)
-}
-
-// startPeer lets sources in from now on.
-func (d *daemon) startPeer() {
-	peer := cawrm.NewPeer(cawrm.PeerConfig{Logger: d.log, Trust: d.trust, OnEvent: d.hook.tell})
-	for _, v := range d.volumes() {
-		if v.err != nil || v.cfg.Rescue || v.base != nil {
-			continue
-		}
-		if err := peer.AddVolume(v.cfg.Name, v.volume); err != nil {
-			d.log.Error("peer", "volume", v.cfg.Name, "error", err)
-		}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.peer = peer
 }
 
 // reloadVolumes closes what is not wanted any more, opens what is new, and changes the mirrors of the rest. A volume that

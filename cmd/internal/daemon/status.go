@@ -15,18 +15,18 @@ func (d *daemon) status() control.Status {
 	d.mu.Lock()
 	list, nbd, peer, server := slices.Clone(d.list), addresses(d.sockets.nbd), addresses(d.sockets.peer), d.peer
 	d.mu.Unlock()
-	var feeds []cawrm.FeedStatus
-	if server != nil {
-		feeds = server.Status()
-	}
+	feeds := server.Status()
 	s := control.Status{Process: process()}
 	for _, v := range list {
-		c := v.status()
+		c := volumeStatus{v.status()}
 		c.NBD, c.Peer = nbd, peer
-		if server != nil && v.err == nil {
-			c.Source = source(v.cfg.Name, feeds)
+		if v.err == nil && !v.cfg.Rescue {
+			c.addFeed(v.cfg.Name, feeds, len(peer) > 0)
+			for _, m := range server.Followers(v.cfg.Name) {
+				c.Mirrors = append(c.Mirrors, mirrorStatus(m.Status()))
+			}
 		}
-		s.Volumes = append(s.Volumes, c)
+		s.Volumes = append(s.Volumes, c.Volume)
 	}
 	return s
 }
@@ -85,19 +85,25 @@ func process() control.Process {
 	return control.Process{Goroutines: int64(s[0].Value.Uint64()), HeapBytes: int64(s[1].Value.Uint64())}
 }
 
-// source is the peer's view of a volume.
-func source(name string, feeds []cawrm.FeedStatus) *control.Source {
-	s := &control.Source{}
+// volumeStatus is what the daemon tells of a volume.
+type volumeStatus struct{ control.Volume }
+
+// addFeed adds the peer's view of a volume. Who feeds it is told of a mirror, and where sources are awaited.
+func (c *volumeStatus) addFeed(name string, feeds []cawrm.FeedStatus, awaited bool) {
 	for _, f := range feeds {
 		if f.Name != name {
 			continue
 		}
-		s.Connected, s.Address, s.LastError, s.Identity = f.Connected, f.Source, f.LastError, f.Identity
+		c.Conflict, c.KeptTail = f.Conflict, f.Tail
+		if !awaited && f.Source == "" {
+			return
+		}
+		s := &control.Source{Connected: f.Connected, Address: f.Source, LastError: f.LastError, Identity: f.Identity}
 		if !f.LastContact.IsZero() {
 			s.SilentSeconds = max(0, time.Since(f.LastContact).Seconds())
 		}
+		c.Source = s
 	}
-	return s
 }
 
 func lineage(st aodi.Status) []control.Lineage {

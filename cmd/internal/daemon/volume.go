@@ -96,10 +96,7 @@ func (v *served) close(log *slog.Logger) error {
 
 // show lets clients and sources see a volume that is open, and starts its mirrors.
 func (d *daemon) show(v *served) error {
-	if d.peer != nil && !v.cfg.Rescue && v.base == nil {
-		if d.cfg.File == "" && v.volume.Info().Role != aodi.RoleMirror {
-			return fmt.Errorf("%s is a primary, and --peer awaits sources for a mirror: leave --peer out, or create a mirror with `cawrm create PATH --mirror` and serve that", v.cfg.Path)
-		}
+	if !v.cfg.Rescue && v.base == nil {
 		if err := d.peer.AddVolume(v.cfg.Name, v.volume); err != nil {
 			return err
 		}
@@ -126,9 +123,7 @@ func (d *daemon) hide(v *served) error {
 		}
 	}
 	v.stopMirrors()
-	if d.peer != nil {
-		d.peer.RemoveVolume(v.cfg.Name)
-	}
+	d.peer.RemoveVolume(v.cfg.Name)
 	return nil
 }
 

@@ -55,6 +55,12 @@ func volumeNote(v control.Volume) string {
 	if v.Error != "" {
 		notes = append(notes, "FAILED: "+v.Error)
 	}
+	if v.Conflict != "" {
+		notes = append(notes, "CONFLICT: "+v.Conflict)
+	}
+	if v.KeptTail != "" {
+		notes = append(notes, "what only this one had is the snapshot "+v.KeptTail)
+	}
 	if v.ChecksumErrors > 0 {
 		notes = append(notes, fmt.Sprintf("%d reads did not match their checksum", v.ChecksumErrors))
 	}
