@@ -80,5 +80,17 @@
 // Status.RateBps is bits per second, as "bps" is in networking: 8 times the data bytes that the mirror acknowledged
 // in the last five seconds, a second. All sizes are bytes. Lag is measured against end_ptr.
 //
-// Absences: no promotion, chains of different lineage yet. wire has capability bits for the first comers, Compare has the rule for promotion.
+// # Roles
+//
+// Who is the primary is the volume's, and changes by Promote, Demote, Switchover (role.go, handover.go). A primary that meets
+// another one (meet.go, admit.go) is in one of two positions. If the other has this one's lineage and more, it was promoted in its
+// place; and if nobody has written here since the volume was opened, this one steps down, and is fed over the connection that is there
+// (lead.go). Else both say that there are two writable heads, and a person decides. A mirror follows a source that has what it
+// has, or that has succeeded the head which it stands on, or, told so by hand, any; what only it has is a snapshot before the first
+// record of the source comes.
+//
+// Without TLS, whoever reaches the port and knows the volume can therefore also be fed, and can make a returning primary step down, by saying
+// that it has succeeded it. See Strangers.
+//
+// Absences: no election, no quorum, no fencing of clients elsewhere.
 package cawrm

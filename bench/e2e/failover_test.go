@@ -23,7 +23,7 @@ func promotions(t *testing.T) int {
 	t.Helper()
 	env := os.Getenv("CAWRM_PROMOTIONS")
 	if env == "" {
-		return 6
+		return 4
 	}
 	n, err := strconv.Atoi(env)
 	if err != nil || n < 1 {

@@ -54,19 +54,6 @@ type Volume struct {
 	Rescue         *Rescue  `json:"rescue,omitempty"`       // only with the role rescue
 	Conflict       string   `json:"conflict,omitempty"`     // another writable head was met: both lineages, and where they part
 	KeptTail       string   `json:"kept_tail,omitempty"`    // snapshot of what only this volume had when it became a mirror again
-	VolumeID       string   `json:"volume_id,omitempty"`    // the same on every mirror of the volume
-	Path           string   `json:"path"`                   // container
-	NBD            []string `json:"nbd"`                    // where the export is served, host:port or unix:/path
-	Peer           []string `json:"peer"`                   // where sources are awaited
-	Source         *Source  `json:"source,omitempty"`       // who feeds this mirror; only where sources are awaited
-	Direct         bool     `json:"direct"`                 // the log is written past the page cache
-	ChecksumErrors uint64   `json:"checksum_errors"`        // reads that did not match, since the start
-	Recovery       string   `json:"recovery"`               // what opening the container found
-	ClosedInOrder  bool     `json:"closed_in_order"`        // it had been, so nothing that was accepted before is gone
-	Error          string   `json:"error,omitempty"`        // why the volume takes no more writes
-	CloneOf        string   `json:"clone_of,omitempty"`     // of a clone: the snapshot, NAME@SNAP
-	Snapshots      int      `json:"snapshots"`              // that are kept
-	Rescue         *Rescue  `json:"rescue,omitempty"`       // only with the role rescue
 }
 
 // Rescue is what is known of a damaged container, a line each. What is lost fails to be read.
