@@ -163,7 +163,9 @@ func (d *duo) failover(kill bool) {
 		time.Sleep(time.Duration(d.rng.IntN(200)) * time.Millisecond)
 		close(stop)
 		ok(t, <-ended)
-		v := until(t, d.primary, "told that the line is cut", func(v roleOf) bool { return v.Mirrors[len(v.Mirrors)-1].State == "down" || v.Mirrors[0].State == "down" })
+		v := until(t, d.primary, "told that the line is cut", func(v roleOf) bool {
+			return v.Mirrors[len(v.Mirrors)-1].State == "down" || v.Mirrors[0].State == "down"
+		})
 		for _, m := range v.Mirrors {
 			reported = max(reported, m.LagRecords)
 		}
