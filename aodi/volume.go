@@ -20,7 +20,8 @@
 //	V1  durable_ptr <= end_ptr
 //	V2  the forward map is the result of exactly the records below end_ptr
 //	V3  a checkpoint at P is valid only when the log is durable up to P
-//	V4  a physical chunk that a durable checkpoint, a cut, or the map refers to is never overwritten
+//	V4  a physical chunk that a durable checkpoint, a cut, or the map refers to is never overwritten,
+//	    but with the same content where it was found damaged (Mend)
 //	V5  all records from history_floor on are in the log
 //
 // # Contract
@@ -137,6 +138,7 @@ type Volume struct {
 	flushes         atomic.Int64 // since the head's segment was opened
 	sinceCheckpoint atomic.Int64 // bytes appended
 	corrupt         atomic.Uint64
+	mended          atomic.Uint64
 	failed          atomic.Pointer[error]
 	torn            atomic.Bool // an epoch is in the map in part, since the disk failed: nothing is read any more
 	closing         chan struct{}
@@ -330,6 +332,7 @@ type Status struct {
 	Direct         bool  // O_DIRECT in use
 	Failed         error // why the volume takes no more writes; nil when healthy
 	ChecksumErrors uint64
+	Mended         uint64 // chunks that did not match and were written anew with what another site had
 	Snapshots      int    // that can be opened
 	Deleting       int    // that were deleted and still take space
 	Recovery       string // what opening found, one line
@@ -338,7 +341,7 @@ type Status struct {
 
 // Status returns the state at this moment.
 func (v *Volume) Status() Status {
-	s := Status{Info: v.Info(), Path: v.d.Name(), PhysicalBytes: v.d.Allocated(), ChecksumErrors: v.corrupt.Load(), Recovery: v.recovery, ClosedInOrder: v.closedInOrder}
+	s := Status{Info: v.Info(), Path: v.d.Name(), PhysicalBytes: v.d.Allocated(), ChecksumErrors: v.corrupt.Load(), Mended: v.mended.Load(), Recovery: v.recovery, ClosedInOrder: v.closedInOrder}
 	s.EndPtr, s.DurablePtr = v.Pointers()
 	s.Direct, _ = v.d.Direct()
 	if f := v.failed.Load(); f != nil {

@@ -29,15 +29,19 @@ type feed struct {
 	l     *link
 	hello *wire.Hello
 
-	records   int           // of an epoch that has not ended; runReceive
-	adopt     bool          // the volume takes its identity from this source's first frame; runReceive
-	adopted   bool          // and its lineage; runReceive
-	diverged  bool          // it leaves its own branch for the source's
-	keep      bool          // what it has got of a jump epoch is the source's
-	tail      bool          // it has records that the source lacks
-	staged    chan struct{} // an epoch was staged as a whole; closed when there will be no more
-	answer    chan struct{} // committed has moved
-	reply     chan []byte   // a frame, in answer to one of the source's
+	records   int              // of an epoch that has not ended; runReceive
+	adopt     bool             // the volume takes its identity from this source's first frame; runReceive
+	adopted   bool             // and its lineage; runReceive
+	diverged  bool             // it leaves its own branch for the source's
+	keep      bool             // what it has got of a jump epoch is the source's
+	tail      bool             // it has records that the source lacks
+	staged    chan struct{}    // an epoch was staged as a whole; closed when there will be no more
+	answer    chan struct{}    // committed has moved
+	reply     chan []byte      // a frame, in answer to one of the source's
+	checker   *checker         // of CHECKs, once there was one; runReceive
+	opened    chan *aodi.Still // for it
+	say       chan []byte      // frames that it has for runAnswer
+	over      chan struct{}    // runAnswer has ended
 	quit      chan struct{}
 	done      chan struct{} // the volume has nothing staged and is free for another feed
 	committed atomic.Uint64
@@ -50,7 +54,8 @@ type feed struct {
 
 func newFeed(p *Peer, t *target, l *link, h *wire.Hello) *feed {
 	f := &feed{p: p, t: t, l: l, hello: h, staged: make(chan struct{}, 1), answer: make(chan struct{}, 1), reply: make(chan []byte, 1),
-		quit: make(chan struct{}), done: make(chan struct{})}
+		quit: make(chan struct{}), done: make(chan struct{}),
+		opened: make(chan *aodi.Still, 1), say: make(chan []byte), over: make(chan struct{})}
 	f.contact.Store(time.Now().UnixNano())
 	return f
 }
@@ -97,6 +102,7 @@ func (f *feed) run(r *wire.Reader) error {
 	f.t.release(f, err)
 	_ = f.l.SetWriteDeadline(time.Now().Add(drainTime)) // an answer on a dead link must not hold up the end
 	answer.Wait()
+	f.endChecks()
 	return err
 }
 
@@ -118,7 +124,7 @@ func (f *feed) failed(err error) error {
 func (f *feed) runReceive(r *wire.Reader) error {
 	var rec wire.Records
 	for {
-		t, err := r.Next(wire.Of(wire.TypeRecords, wire.TypeSnapshot, wire.TypeHandover, wire.TypeBeat, wire.TypeRefuse))
+		t, err := r.Next(wire.Of(wire.TypeRecords, wire.TypeSnapshot, wire.TypeHandover, wire.TypeBeat, wire.TypeRefuse, wire.TypeCheck))
 		if err != nil {
 			return f.lost(err)
 		}
@@ -129,6 +135,16 @@ func (f *feed) runReceive(r *wire.Reader) error {
 		// Any other first frame means that the source has taken the welcome: only now is an empty mirror bound to it.
 		if err := f.adoptOnce(); err != nil {
 			return f.failed(err)
+		}
+		if t == wire.TypeCheck {
+			c, err := r.Check()
+			if err != nil {
+				return f.lost(err)
+			}
+			if err := f.check(c); err != nil {
+				return err
+			}
+			continue
 		}
 		if t == wire.TypeHandover {
 			return f.takeOver(r.Handover())
@@ -229,12 +245,14 @@ func (f *feed) runCommit() {
 // runAnswer says what is committed, and that this side is alive while nothing is. It is apart from the commits,
 // so that a disk that takes long is not taken for a dead link.
 func (f *feed) runAnswer() {
+	defer close(f.over)
 	interval := max(f.hello.KeepAlive, minBeat)
 	beat := time.NewTimer(interval)
 	defer beat.Stop()
 	var frame []byte
 	for {
 		select {
+		case frame = <-f.say:
 		case <-f.answer:
 			frame = wire.AppendAck(frame[:0], f.position())
 		case kept := <-f.reply:

@@ -11,7 +11,7 @@ import (
 )
 
 // offered are the capabilities that both sides have.
-const offered = wire.CapSnapshots
+const offered = wire.CapSnapshots | wire.CapCheck
 
 // handshake says HELLO, hears where the mirror stands, checks that it can be this volume's, and returns from where
 // to go on. What is wrong is told to the peer too.
@@ -71,6 +71,9 @@ func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (from aodi.CutFrom, err
 		return from, refusef(wire.CodeLied, "peer %q takes capabilities %#x that were not offered", w.Name, w.Capabilities&^offered)
 	}
 	m.taken = w.Capabilities
+	m.mu.Lock()
+	m.checks = w.Capabilities&wire.CapCheck != 0
+	m.mu.Unlock()
 	switch {
 	case w.Volume.IsZero():
 		return aodi.CutFrom{Position: info.Lineage[0].Start, Fresh: true}, nil

@@ -73,8 +73,9 @@ type Mirror struct {
 	commits, links atomic.Uint64 // acknowledged commits that moved sync_ptr; connections
 	taken          uint64        // the capabilities of the session; runSync and what it starts
 
-	cancel context.CancelFunc
-	done   chan struct{}
+	cancel   context.CancelFunc
+	done     chan struct{}
+	checkOut chan []byte // CHECK frames for runSend
 
 	remembering sync.Mutex
 	told        EventKind     // about the link; runSync
@@ -99,7 +100,12 @@ type Mirror struct {
 	bytes      int64      // in flight
 	rate       meter
 	loose      loose // of a loose target
-	degraded   bool  // flushes do not wait for it; see flush.go
+	closing    bool
+	checking   sync.WaitGroup // Verify, while it reads the volume; added to with mu held
+	checks     bool           // the peer can compare
+	check      *check         // under way, or wanted
+	nudge      func()         // lets runRead look whether one is wanted
+	degraded   bool           // flushes do not wait for it; see flush.go
 	degradedAt time.Time
 	rejoin     rejoin
 	jump       float64 // how much of a jump epoch was read, 0 to 1; -1: none is under way
@@ -133,7 +139,7 @@ func Start(v *aodi.Volume, cfg MirrorConfig) (*Mirror, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mirror{v: v, cfg: cfg, target: target, cancel: cancel, done: make(chan struct{}),
 		log: cfg.Logger.With("mirror", cfg.ID, "url", target.base()), changed: make(chan struct{}),
-		handing: make(chan *handing)}
+		handing: make(chan *handing), checkOut: make(chan []byte)}
 	m.jump = -1
 	m.recall()
 	go m.runSync(ctx)
@@ -205,8 +211,12 @@ func start(v *aodi.Volume) aodi.Position {
 
 // Close ends the loop and waits for it. The mirror is left as it is; a later Start goes on there.
 func (m *Mirror) Close() {
+	m.mu.Lock()
+	m.closing = true
+	m.mu.Unlock()
 	m.cancel()
 	<-m.done
+	m.checking.Wait() // who compares reads the volume
 }
 
 // runSync is the loop: connect, ship until the link ends, wait, again.

@@ -29,6 +29,7 @@ type epoch struct {
 	frame  wire.Frame
 	level  wire.Level // of the frame's compression
 	commit bool       // it ends here; a jump epoch comes in many buffers
+	check  []byte     // no epoch but a CHECK, in its place of the stream
 	logged int64      // what the log took in the range that it spans, bytes; only where it ends
 }
 
@@ -56,6 +57,7 @@ type shipment struct {
 	cut     *aodi.Cut // of the jump epoch that is being read
 	first   bool      // nothing was read yet
 	behind  bool      // the mirror was far behind when the link came up, and is still
+	check   *check    // the log is read up to its end first
 	loose   bool      // to a plain NBD server, which shows what it has got of a cut: only where there is no other way
 	logged  int64     // what the volume took before log's position, bytes
 	free    chan *epoch
@@ -82,6 +84,7 @@ func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.Lo
 	}
 	defer s.closeCut()
 	defer func() { s.log.Close() }()
+	defer m.dropCheck()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.runRead(ctx) })
 	wg.Go(func() { s.runPack(ctx) })
@@ -175,6 +178,7 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 			return s.readCut(ep)
 		}
 		at := s.log.Position()
+		ep.check = nil
 		_, durable := s.m.v.Pointers() // before the snapshots: one that is made meanwhile lies at or above it
 		stop := s.next(at)
 		if stop != nil && stop.Position == at {
@@ -183,7 +187,10 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 			}
 			continue
 		}
-		if s.farBehind(at, stop) {
+		if done, err := s.readCheck(at, stop, ep); done || err != nil {
+			return err
+		}
+		if s.check == nil && s.farBehind(at, stop) {
 			if err := s.openCut(at, stop); err != nil {
 				return err
 			}
@@ -193,6 +200,9 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 		}
 		if stop != nil {
 			durable = min(durable, stop.Position)
+		}
+		if s.check != nil {
+			durable = min(durable, s.check.end)
 		}
 		if at >= durable {
 			if err := s.await(ctx, at); err != nil {
@@ -220,12 +230,48 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 	}
 }
 
-// await waits until there is something to ship, or to tell, at a position or above.
+// await waits until there is something to ship, or to tell, at a position or above, or a check is wanted.
 func (s *shipment) await(ctx context.Context, at aodi.Position) error {
-	return s.m.v.WaitDurable(ctx, at, func() bool {
+	wait, nudge := context.WithCancel(ctx)
+	defer nudge()
+	s.m.mu.Lock()
+	s.m.nudge = nudge
+	if s.m.check != nil && s.m.check.open {
+		nudge()
+	}
+	s.m.mu.Unlock()
+	err := s.m.v.WaitDurable(wait, at, func() bool {
 		stop := s.next(at)
 		return stop != nil && stop.Position == at
 	})
+	if wait.Err() != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// readCheck begins a check that is wanted, when the log is being shipped, and asks for it once the log has come to its end.
+func (s *shipment) readCheck(at aodi.Position, stop *aodi.SnapshotInfo, ep *epoch) (done bool, err error) {
+	if s.loose {
+		return false, nil
+	}
+	if s.check == nil && !s.farBehind(at, stop) {
+		if s.check, err = s.m.takeCheck(); err != nil || s.check == nil {
+			return false, err
+		}
+	}
+	switch {
+	case s.check == nil || at < s.check.end && at >= s.m.v.HistoryFloor():
+		return false, nil
+	case at < s.check.end:
+		s.check = nil // there is no way to its end but a cut beyond it
+		s.m.dropCheck()
+		return false, nil
+	}
+	ep.batch.Entries, ep.batch.Data = ep.batch.Entries[:0], ep.batch.Data[:0]
+	ep.check, err = wire.AppendCheck(nil, &wire.Check{Op: wire.CheckOpen, First: uint64(s.check.end)})
+	s.check = nil
+	return true, err
 }
 
 // sameHistory refuses to ship up to end records of a link of the lineage that began after HELLO: the mirror must know it first.
@@ -336,6 +382,8 @@ func (s *shipment) runSend(ctx context.Context) {
 		case h := <-s.m.handing:
 			s.setHanding(h)
 			err = s.l.say(wire.AppendHandover(nil, h.end), s.m.cfg.ReadTimeout)
+		case frame := <-s.m.checkOut:
+			err = s.m.writev(ctx, s.l, net.Buffers{frame})
 		case <-beat.C:
 			err = s.l.say(frame, s.m.cfg.ReadTimeout)
 		case <-ctx.Done():
@@ -354,6 +402,9 @@ func (s *shipment) runSend(ctx context.Context) {
 
 // send writes one epoch. It is in flight before its first byte is, so that no acknowledgement can come too early.
 func (s *shipment) send(ctx context.Context, ep *epoch) error {
+	if ep.check != nil {
+		return s.m.writev(ctx, s.l, net.Buffers{ep.check})
+	}
 	s.m.launch(ep)
 	bufs := net.Buffers{ep.frame.Head}
 	if len(ep.frame.Data) > 0 {
@@ -369,7 +420,7 @@ func (s *shipment) send(ctx context.Context, ep *epoch) error {
 // runReceive hears the peer until the link ends.
 func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
 	for {
-		t, err := r.Next(wire.Of(wire.TypeAck, wire.TypeKept, wire.TypeTaken, wire.TypeBeat, wire.TypeRefuse))
+		t, err := r.Next(wire.Of(wire.TypeAck, wire.TypeKept, wire.TypeTaken, wire.TypeBeat, wire.TypeRefuse, wire.TypeSums))
 		switch {
 		case err == io.EOF:
 			return progress, fmt.Errorf("%v: the peer hung up", s.l)
@@ -377,6 +428,14 @@ func (s *shipment) runReceive(r *wire.Reader) (progress bool, err error) {
 			return progress, fmt.Errorf("%v: %w", s.l, err)
 		case t == wire.TypeRefuse:
 			return progress, told(r)
+		case t == wire.TypeSums:
+			a, err := r.Check()
+			if err == nil {
+				err = s.m.heard(a)
+			}
+			if err != nil {
+				return progress, fmt.Errorf("%v: %w", s.l, err)
+			}
 		case t == wire.TypeTaken:
 			s.taken()
 		case t == wire.TypeKept:

@@ -21,7 +21,8 @@ type Source struct {
 	quit, watched chan struct{} // of runWatch
 	quitOnce      sync.Once
 
-	change sync.Mutex // one change at a time
+	change  sync.Mutex // one change at a time
+	healing sync.Mutex // one damaged chunk at a time
 
 	mu      sync.Mutex
 	mirrors []*Mirror // in the order in which they came

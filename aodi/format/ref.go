@@ -29,6 +29,9 @@ func MakeRef(p Phys, sum uint32) Ref { return Ref(uint64(p)&physMask | uint64(su
 // Phys is the place that the reference leads to.
 func (r Ref) Phys() Phys { return Phys(r & physMask) }
 
+// Sum is the part of the checksum that the reference holds.
+func (r Ref) Sum() uint32 { return uint32(r >> physBits) }
+
 // Matches tells whether a chunk with this CRC32C is the one that was referenced.
 func (r Ref) Matches(sum uint32) bool { return uint32(r>>physBits) == sum&0xffffff }
 

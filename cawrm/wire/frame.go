@@ -26,13 +26,16 @@ const (
 	TypeFollow   Type = 17
 	TypeHandover Type = 18
 	TypeTaken    Type = 19
+
+	TypeCheck Type = 20
+	TypeSums  Type = 21
 )
 
 var typeNames = [...]string{TypeHello: "HELLO", TypeWelcome: "WELCOME", TypeRefuse: "REFUSE",
 	TypeRecords: "RECORDS", TypeAck: "ACK", TypeBeat: "BEAT",
 	TypeSnapshot: "SNAPSHOT", TypeKept: "KEPT",
 
-	TypeRanges: "RANGES", TypeFollow: "FOLLOW", TypeHandover: "HANDOVER", TypeTaken: "TAKEN"}
+	TypeRanges: "RANGES", TypeFollow: "FOLLOW", TypeHandover: "HANDOVER", TypeTaken: "TAKEN", TypeCheck: "CHECK", TypeSums: "SUMS"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) && typeNames[t] != "" {
@@ -175,6 +178,8 @@ func (t Type) bounds() (lowest, limit int, flags uint8) {
 		return 8, 8, 0
 	case TypeRanges:
 		return 0, MaxRanges * rangeSize, flagLast
+	case TypeCheck, TypeSums:
+		return checkFixed, maxCheck, 0
 	}
 	return 0, -1, 0
 }

@@ -46,6 +46,8 @@
 //	17 FOLLOW   0
 //	18 HANDOVER 8
 //	19 TAKEN    0
+//	20 CHECK    24 to 8216
+//	21 SUMS     24 to 8216
 //
 // # HELLO (hello.go)
 //
@@ -70,7 +72,7 @@
 // chunks below cursor as of base. flags: 1, it is a primary and takes nothing, and sync_ptr is its durable_ptr; 2, it has
 // records which the source lacks, and leaves them for the source's: RANGES follow, which say where.
 // The capabilities taken are a subset of those offered;
-// 1: CapSnapshots.
+// 1: CapSnapshots, 0x100: CapCheck.
 //
 // # REFUSE (control.go)
 //
@@ -146,6 +148,21 @@
 //	HANDOVER   position u64, from a source: it takes no more writes, its log ends there, and the mirror, which has
 //	           acknowledged that, becomes the primary.
 //	TAKEN      the answer: it is. Then the mirror hangs up. Or REFUSE.
+//
+// # CHECK and SUMS (check.go)
+//
+//	 0     1        2      8       16      24
+//	+-----+--------+------+-------+-------+- - - -+
+//	| op  | failed | zero | first | count | body  |    a source asks by CHECK, its peer answers each but the last op by SUMS with
+//	| u8  | u8     |      | u64   | u64   |       |    the same op and first; failed: the body says why
+//	+-----+--------+------+-------+-------+- - - -+
+//
+// 1 open: hold still at position first, which the stream has just come to. 2 ranges: the answer's body has a digest of 16 bytes for
+// each of count ranges of 1024 chunks from range first on, the first half of SHA-256 of the numbers (u64) and contents of those that are not
+// all zeroes; of 16 bytes 0xff when a chunk cannot be read. 3 chunks: 8 bytes for each chunk of range first: 0 for zeroes, 0xff for what
+// cannot be read, else the beginning of SHA-256 of its content. 4 fetch: the body is chunk first, as it is held. 5 mend: the question's body
+// is what chunk first should hold; the answer's count is 1 if that was needed. 6 want: the body is chunk first as it is now, if the low 24
+// bits of its checksum are count. 7 close. Only where WELCOME takes the capability 0x100.
 //
 // # Versions
 //

@@ -88,6 +88,7 @@ func commands() []*cobra.Command {
 		newServe(),
 		newStatus(),
 		newMirror(),
+		newVerify(),
 		newPromote(),
 		newDemote(),
 		newSwitchover(),

@@ -3,6 +3,7 @@
 //	GET  /v1/status     Status: every volume with its mirrors
 //	POST /v1/COMMAND    a command's own request and answer, which the daemon registers by name (Server.Handle):
 //	  mirror            MirrorRequest: add, remove, pause, resume or set a mirror
+//	  verify            VerifyRequest: compare a mirror with its source, and ask how far that is
 //	  snapshot          SnapshotRequest: create, delete or list snapshots
 //	  clone             CloneRequest: make or delete a clone of a snapshot
 //	  volume            VolumeRequest: add or remove a volume; Changed
@@ -45,6 +46,7 @@ type Volume struct {
 	Source         *Source  `json:"source,omitempty"`       // who feeds this mirror; only where sources are awaited
 	Direct         bool     `json:"direct"`                 // the log is written past the page cache
 	ChecksumErrors uint64   `json:"checksum_errors"`        // reads that did not match, since the start
+	Mended         uint64   `json:"mended"`                 // chunks that were mended with what another site had, since the start
 	Recovery       string   `json:"recovery"`               // what opening the container found
 	ClosedInOrder  bool     `json:"closed_in_order"`        // it had been, so nothing that was accepted before is gone
 	Error          string   `json:"error,omitempty"`        // why the volume takes no more writes
@@ -211,4 +213,33 @@ type Clone struct {
 	Name string `json:"name"`
 	Of   string `json:"of"`   // NAME@SNAP
 	Path string `json:"path"` // of its container
+}
+
+// VerifyRequest begins, watches or ends the comparison of a mirror with its source. The answer is a VerifyState.
+type VerifyRequest struct {
+	Volume string `json:"volume"`
+	Mirror string `json:"mirror"`
+	Op     string `json:"op"` // start, get, cancel
+	Repair bool   `json:"repair,omitempty"`
+}
+
+// VerifyState is how far a comparison is, and what it has found once it is over.
+type VerifyState struct {
+	Running   bool         `json:"running"`
+	DoneBytes int64        `json:"done_bytes"` // of the volume's address space
+	Size      int64        `json:"size"`
+	Error     string       `json:"error,omitempty"` // why it did not come to an end: then nothing is known
+	Position  uint64       `json:"position"`        // both sites were compared as of it
+	DataBytes int64        `json:"data_bytes"`      // that were read and hashed; holes are not
+	Same      bool         `json:"same"`            // nothing differs, or all of it was mended
+	Different []ChunkRange `json:"different"`
+}
+
+// ChunkRange is a run of chunks, of 4096 bytes each, that differ in the same way.
+type ChunkRange struct {
+	First  uint64 `json:"first"`
+	Count  uint64 `json:"count"`
+	Why    string `json:"why"` // differs, bad-at-mirror, bad-at-source, bad-at-both
+	Mended bool   `json:"mended"`
+	Error  string `json:"error,omitempty"` // why it was not mended
 }

@@ -143,6 +143,7 @@ func (d *daemon) prepare() error {
 	d.control = control.NewServer(d.status, d.log)
 	d.control.Handle("mirror", control.Command(d.changeMirror))
 	d.control.Handle("role", control.Command(d.changeRole))
+	d.control.Handle("verify", control.Command(d.verify))
 	d.control.Handle("snapshot", control.Command(d.changeSnapshot))
 	d.control.Handle("clone", control.Command(d.changeClone))
 	d.control.Handle("volume", control.Command(d.changeVolume))

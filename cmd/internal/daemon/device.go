@@ -26,6 +26,8 @@ type sourceDevice struct {
 
 func (d sourceDevice) Flush() error { return d.source.Flush() }
 
+func (d sourceDevice) ReadAt(p []byte, off int64) error { return d.source.ReadAt(p, off) }
+
 func (d sourceDevice) WriteAt(p []byte, off int64, fua bool) error {
 	return d.flushed(d.device.WriteAt(p, off, fua), fua)
 }

@@ -57,6 +57,7 @@ func (v *served) status() control.Volume {
 		Path:           st.Path,
 		Direct:         st.Direct,
 		ChecksumErrors: st.ChecksumErrors,
+		Mended:         st.Mended,
 		Recovery:       st.Recovery,
 		ClosedInOrder:  st.ClosedInOrder,
 	}

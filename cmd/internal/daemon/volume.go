@@ -40,6 +40,8 @@ type served struct {
 	rules  atomic.Pointer[value.Rules]
 	source *cawrm.Source // its mirrors; nil with VolumeConfig.Rescue
 
+	compared comparisons
+
 	took metric.Requests
 }
 

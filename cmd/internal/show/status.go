@@ -67,6 +67,9 @@ func volumeNote(v control.Volume) string {
 	if v.CloneOf != "" {
 		notes = append(notes, "clone of "+v.CloneOf)
 	}
+	if v.Mended > 0 {
+		notes = append(notes, fmt.Sprintf("%d chunks mended from another site", v.Mended))
+	}
 	switch v.Role {
 	case "mirror":
 		notes = append(notes, sourceNote(v))
