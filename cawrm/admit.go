@@ -136,6 +136,8 @@ func (t *target) claim(f *feed) (before *feed, err error) {
 		return nil, refusef(wire.CodeBusy, "%q changes its role", t.name)
 	case t.gone:
 		return nil, refusef(wire.CodeUnknownName, "peer %q serves no volume named %q any more", f.p.cfg.Name, t.name)
+	case t.receiving:
+		return nil, refusef(wire.CodeBusy, "%q is receiving a file", t.name)
 	case old == nil:
 		t.feed, t.source, t.identity, t.container = f, f.l.String(), f.l.identity(), f.hello.Container
 		return nil, nil

@@ -71,6 +71,7 @@ type target struct {
 	conflict  string // which other writable head was met
 	tail      string // the snapshot of what only this volume had
 	followers map[format.UUID]*Mirror
+	receiving bool // a delta file
 }
 
 // NewPeer makes a peer without volumes.

@@ -53,6 +53,10 @@ func (t *target) turn(why *refusal, change func() error) error {
 	t.roles.Lock()
 	defer t.roles.Unlock()
 	t.mu.Lock()
+	if t.receiving {
+		t.mu.Unlock()
+		return refusef(wire.CodeBusy, "%q is receiving a file: end that `cawrm receive` first; what has come of it is kept", t.name)
+	}
 	t.turning = true
 	f := t.feed
 	t.mu.Unlock()

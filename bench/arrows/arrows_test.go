@@ -16,7 +16,8 @@ var allowed = map[string]string{
 	"cawrm/cawrm/wire":  "cawrm/aodi/format",
 	"cawrm/cawrm/cert":  "",
 	"cawrm/cawrm/nbd":   "",
-	"cawrm/cawrm":       "cawrm/aodi cawrm/aodi/format cawrm/cawrm/nbd cawrm/cawrm/wire",
+	"cawrm/cawrm/delta": "cawrm/aodi/format",
+	"cawrm/cawrm":       "cawrm/aodi cawrm/aodi/format cawrm/cawrm/delta cawrm/cawrm/nbd cawrm/cawrm/wire",
 	"cawrm/nbdsrv":      "",
 	"cawrm/wan":         "",
 }

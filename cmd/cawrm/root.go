@@ -94,6 +94,8 @@ func commands() []*cobra.Command {
 		newSwitchover(),
 		newSnapshot(),
 		newClone(),
+		newSend(),
+		newReceive(),
 		newConfig(),
 		newReload(),
 		newCert(),

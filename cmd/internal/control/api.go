@@ -8,6 +8,8 @@
 //	  clone             CloneRequest: make or delete a clone of a snapshot
 //	  volume            VolumeRequest: add or remove a volume; Changed
 //	  reload            read the configuration again; Changed
+//	  receive           ?volume=: the request is a delta file; Received
+//	GET  /v1/send       ?volume=&to=&from=&resume=: the answer is a delta file; trailer Cawrm-Error says why one broke off
 //
 // An answer that is not 200 holds {"error": "..."}, one line for people. Who may open the socket may do
 // everything; its mode is 0600. Keys are only ever added, so an older client reads a newer daemon.
@@ -242,4 +244,14 @@ type ChunkRange struct {
 	Why    string `json:"why"` // differs, bad-at-mirror, bad-at-source, bad-at-both
 	Mended bool   `json:"mended"`
 	Error  string `json:"error,omitempty"` // why it was not mended
+}
+
+// Received is what became of a delta file.
+type Received struct {
+	Volume   string `json:"volume"`
+	Snapshot string `json:"snapshot"`
+	Position uint64 `json:"position"` // of the snapshot, which the mirror shows now
+	Bytes    int64  `json:"bytes"`    // of the file
+	Chunks   int64  `json:"chunks"`   // of 4096 bytes, that were new to the mirror
+	Nothing  bool   `json:"nothing"`  // it stood there already
 }

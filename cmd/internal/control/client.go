@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -100,24 +99,7 @@ func do(c *http.Client, r *http.Request, v any) error {
 		return plain(err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return fmt.Errorf("the daemon's answer broke off: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		var f failure
-		if json.Unmarshal(body, &f) != nil || f.Error == "" {
-			f.Error = resp.Status
-		}
-		if resp.StatusCode == http.StatusConflict {
-			return errors.New(f.Error)
-		}
-		return fmt.Errorf("the daemon refuses: %s", f.Error)
-	}
-	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("what answers at the control socket is not cawrm: %w", err)
-	}
-	return nil
+	return decode(resp, v)
 }
 
 // plain takes the URL that net/http puts before an error away: it means nothing on a unix socket.

@@ -148,6 +148,8 @@ func (d *daemon) prepare() error {
 	d.control.Handle("clone", control.Command(d.changeClone))
 	d.control.Handle("volume", control.Command(d.changeVolume))
 	d.control.Handle("reload", control.Command(d.reloadNow))
+	d.control.HandleSend("send", d.sendFile)
+	d.control.HandleReceive("receive", d.receiveFile)
 	if err := d.prepareWatching(); err != nil {
 		return err
 	}
@@ -288,6 +290,7 @@ func (d *daemon) drain() error {
 
 func (d *daemon) closeMirrors() {
 	for _, v := range d.list {
+		v.files.end()
 		v.stopMirrors()
 	}
 	if d.peer != nil {

@@ -42,7 +42,8 @@ type served struct {
 
 	compared comparisons
 
-	took metric.Requests
+	took  metric.Requests
+	files files // that are sent or received
 }
 
 // openVolume opens a volume. Errors say what to do.
@@ -124,6 +125,7 @@ func (d *daemon) hide(v *served) error {
 			return fmt.Errorf("%s: a request did not end within %v: %w", v.cfg.Name, drainTimeout, err)
 		}
 	}
+	v.files.end()
 	v.stopMirrors()
 	d.peer.RemoveVolume(v.cfg.Name)
 	return nil
