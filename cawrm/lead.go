@@ -52,6 +52,7 @@ func (p *Peer) lead(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
 	if m == nil {
 		return refusef(wire.CodeBusy, "%q has %d followers already", t.name, maxFollowers)
 	}
+	l.sent = &m.sent // nobody else uses the link yet
 	p.visitors.leave(l)
 	defer p.visitors.enter(l)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -18,7 +18,7 @@ import (
 	"cawrm/cawrm/wire"
 )
 
-var all = wire.Of(wire.TypeHello, wire.TypeWelcome, wire.TypeRefuse, wire.TypeRecords, wire.TypeAck, wire.TypeBeat, wire.TypeSnapshot, wire.TypeKept)
+var all = wire.Of(wire.TypeRanges, wire.TypeFollow, wire.TypeHandover, wire.TypeTaken, wire.TypeHello, wire.TypeWelcome, wire.TypeRefuse, wire.TypeRecords, wire.TypeAck, wire.TypeBeat, wire.TypeSnapshot, wire.TypeKept)
 
 func uuid(b byte) (u format.UUID) {
 	for i := range u {
@@ -32,6 +32,9 @@ var (
 		DurablePtr: 0x1122334455, Name: "vm1", Lineage: []format.Lineage{{ID: uuid(0x70)}, {ID: uuid(0x90), Start: 77}}}
 	welcome = wire.Welcome{Capabilities: 1, Volume: uuid(0x10), SyncPtr: 1000, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}}}
 	empty   = wire.Welcome{Name: "peer"}
+	primary = wire.Welcome{Primary: true, Volume: uuid(0x10), SyncPtr: 1<<48 + 5, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}, {ID: uuid(0x90), Start: 77}}}
+	branch  = wire.Welcome{Branch: true, Volume: uuid(0x10), SyncPtr: 1000, Base: 1<<48 + 9, Cursor: 3, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}}}
+	ranges  = []wire.Range{{First: 0, End: 5}, {First: 5, End: 6}, {First: 1 << 20, End: 1 << 32}}
 	records = wire.Records{First: 100, End: 104, Time: 1700000000_000000000, Commit: true, Entries: []format.Entry{
 		{Birth: 100, LBA: 7, Kind: format.KindData, Count: 1, CRC: 0xdeadbeef},
 		{Birth: 101, LBA: 1 << 31, Kind: format.KindDiscard, Count: 1 << 20},
@@ -67,6 +70,12 @@ func frames() []struct {
 		{"refuse", wire.AppendRefuse(nil, wire.CodeBusy, "busy"), "busy: busy"},
 		{"records", recordsFrame(&records), records},
 		{"ack", wire.AppendAck(nil, 104), format.Position(104)},
+		{"welcome_primary", must(wire.AppendWelcome(nil, &primary)), primary},
+		{"welcome_branch", must(wire.AppendWelcome(nil, &branch)), branch},
+		{"ranges", must(wire.AppendRanges(nil, ranges, true)), ranges},
+		{"handover", wire.AppendHandover(nil, 1<<48+7), format.Position(1<<48 + 7)},
+		{"follow", wire.AppendFollow(nil), nil},
+		{"taken", wire.AppendTaken(nil), nil},
 		{"beat", wire.AppendBeat(nil), nil},
 		{"snapshot", must(wire.AppendSnapshot(nil, &snapshot)), snapshot},
 		{"kept", wire.AppendKept(nil, &wire.Kept{Position: 104}), wire.Kept{Position: 104}},
@@ -94,6 +103,11 @@ func decode(r *wire.Reader, allow wire.Set) (any, error) {
 		return rec, err
 	case wire.TypeAck:
 		return r.Ack(), nil
+	case wire.TypeRanges:
+		ranges, _, err := r.Ranges()
+		return ranges, err
+	case wire.TypeHandover:
+		return r.Handover(), nil
 	case wire.TypeSnapshot:
 		return r.Snapshot()
 	case wire.TypeKept:
@@ -376,6 +390,11 @@ func fuzz(f *testing.F, allow wire.Set) {
 				again, err = wire.AppendWelcome(nil, &x)
 			case wire.Snapshot:
 				again, err = wire.AppendSnapshot(nil, &x)
+			case []wire.Range:
+				again, err = wire.AppendRanges(nil, x, b[5]&1 != 0)
+				if err == nil && !first {
+					continue // the flag is of another frame
+				}
 			case wire.Records:
 				again, err = wire.AppendRecords(nil, &x)
 				again = append(again, x.Data...)
@@ -395,8 +414,11 @@ func fuzz(f *testing.F, allow wire.Set) {
 	})
 }
 
-func FuzzHello(f *testing.F)    { fuzz(f, wire.Of(wire.TypeHello)) }
-func FuzzWelcome(f *testing.F)  { fuzz(f, wire.Of(wire.TypeWelcome, wire.TypeRefuse)) }
-func FuzzRecords(f *testing.F)  { fuzz(f, wire.Of(wire.TypeRecords, wire.TypeBeat, wire.TypeRefuse)) }
+func FuzzHello(f *testing.F)   { fuzz(f, wire.Of(wire.TypeHello)) }
+func FuzzWelcome(f *testing.F) { fuzz(f, wire.Of(wire.TypeWelcome, wire.TypeRefuse)) }
+func FuzzRecords(f *testing.F) { fuzz(f, wire.Of(wire.TypeRecords, wire.TypeBeat, wire.TypeRefuse)) }
+func FuzzRoles(f *testing.F) {
+	fuzz(f, wire.Of(wire.TypeRanges, wire.TypeFollow, wire.TypeHandover, wire.TypeTaken, wire.TypeRefuse, wire.TypeBeat))
+}
 func FuzzAck(f *testing.F)      { fuzz(f, wire.Of(wire.TypeAck, wire.TypeBeat, wire.TypeRefuse)) }
 func FuzzSnapshot(f *testing.F) { fuzz(f, wire.Of(wire.TypeSnapshot, wire.TypeKept)) }
