@@ -8,7 +8,7 @@
 set -u
 
 PACKAGES="libnbd-bin python3-libnbd nbdkit nbd-server qemu-utils fio nbd-client e2fsprogs xfsprogs
- btrfs-progs dmsetup util-linux qemu-system-x86 busybox-static cpio kmod prometheus rpm"
+ btrfs-progs dmsetup util-linux qemu-system-x86 busybox-static cpio kmod prometheus rpm chromium zsh fish"
 
 missing() {
 	for p in $PACKAGES; do

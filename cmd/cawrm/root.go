@@ -107,6 +107,7 @@ func commands() []*cobra.Command {
 		newWan(),
 		newBench(),
 		newDoctor(),
+		newPlan(),
 		newCompletion(),
 		newManual(),
 		newVersion(),

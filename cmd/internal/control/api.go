@@ -7,6 +7,7 @@
 //	  snapshot          SnapshotRequest: create, delete or list snapshots
 //	  clone             CloneRequest: make or delete a clone of a snapshot
 //	  volume            VolumeRequest: add or remove a volume; Changed
+//	  plan              PlanRequest; what cawrm plan --json prints
 //	  reload            read the configuration again; Changed
 //	  receive           ?volume=: the request is a delta file; Received
 //	GET  /v1/send       ?volume=&to=&from=&resume=: the answer is a delta file; trailer Cawrm-Error says why one broke off
@@ -78,6 +79,12 @@ type VolumeRequest struct {
 	Name    string   `json:"name"`
 	Path    string   `json:"path,omitempty"`    // add: container, absolute
 	Options []Option `json:"options,omitempty"` // add: what serve takes as flags of a volume
+}
+
+// PlanRequest asks what lag to expect of a volume over lines of so many bytes a second.
+type PlanRequest struct {
+	Volume string  `json:"volume"`
+	Rates  []int64 `json:"rates"`
 }
 
 // Option is one flag with its values, as texts.

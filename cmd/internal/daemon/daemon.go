@@ -147,6 +147,7 @@ func (d *daemon) prepare() error {
 	d.control.Handle("snapshot", control.Command(d.changeSnapshot))
 	d.control.Handle("clone", control.Command(d.changeClone))
 	d.control.Handle("volume", control.Command(d.changeVolume))
+	d.control.Handle("plan", control.Command(d.plan))
 	d.control.Handle("reload", control.Command(d.reloadNow))
 	d.control.HandleSend("send", d.sendFile)
 	d.control.HandleReceive("receive", d.receiveFile)

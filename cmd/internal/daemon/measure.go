@@ -1,9 +1,13 @@
 package daemon
 
 import (
+	"context"
+	"fmt"
 	"time"
 
+	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/metric"
+	"cawrm/cmd/internal/plan"
 	"cawrm/nbdsrv"
 )
 
@@ -86,6 +90,20 @@ func (d *daemon) requests() map[string]*metric.Requests {
 		}
 	}
 	return all
+}
+
+// plan is the command plan.
+func (d *daemon) plan(_ context.Context, r control.PlanRequest) (any, error) {
+	v, err := d.find(r.Volume)
+	if err != nil {
+		return nil, err
+	}
+	for _, rate := range r.Rates {
+		if rate <= 0 {
+			return nil, fmt.Errorf("plan: a line of %d bytes a second carries nothing", rate)
+		}
+	}
+	return plan.Make(v.volume, r.Rates)
 }
 
 // nbdStats are those of all servers together.
