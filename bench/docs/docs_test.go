@@ -48,8 +48,7 @@ func blocks(t *testing.T, page string) (all []block) {
 	return all
 }
 
-// prologue gives each host a folder with a daemon of its own. What is started with & leaves its number in daemon.pid; scp copies
-// to the other host's folder.
+// prologue gives each host a folder with a daemon of its own; scp copies to the other host's folder.
 const prologue = `set -eu
 ip link set lo up 2>/dev/null && ip addr add 10.0.0.1/32 dev lo && ip addr add 10.0.0.2/32 dev lo
 trap 'jobs -p | xargs -r kill -9 2>/dev/null; wait' EXIT
@@ -58,7 +57,7 @@ on() { mkdir -p "$top/$1"; cd "$top/$1"; export CAWRM_CONTROL=unix:$PWD/control.
 scp() { local to=${!#}; cp "${@:1:$#-1}" "$top/${to%%:*}/"; }
 `
 
-// script is a page as one script of bash; a line that ends with & also notes the daemon.
+// script is a page as one script of bash.
 func script(page string, all []block) string {
 	var b strings.Builder
 	b.WriteString(prologue)
@@ -76,13 +75,7 @@ func script(page string, all []block) string {
 			host = "host"
 		}
 		fmt.Fprintf(&b, "on %s\necho '== %s:%d' >&2\nset -x\n", host, filepath.Base(page), x.line)
-		for line := range strings.Lines(x.text) {
-			b.WriteString(line)
-			if strings.HasSuffix(strings.TrimSpace(line), "&") {
-				b.WriteString("echo $! >daemon.pid\n")
-			}
-		}
-		b.WriteString("{ set +x; } 2>/dev/null\n")
+		b.WriteString(x.text + "{ set +x; } 2>/dev/null\n")
 	}
 	return b.String()
 }
@@ -130,7 +123,7 @@ func run(t *testing.T, bin, page string, all []block) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Second)
 	defer cancel()
 	c := exec.CommandContext(ctx, "unshare", "--net", "bash", "-c", script(page, all))
 	c.Dir = dir
