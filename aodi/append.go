@@ -188,7 +188,7 @@ func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 		return write{}, false // an empty batch stays open; a mirror's can carry a commit, and a promotion's a gap
 	}
 	v.batch = nil
-	if commit {
+	if commit && (v.jumpEnd == 0 || v.coming.whole) { // a rollback's batches are a client's that commit nothing
 		b.hdr.Flags |= format.FlagCommit
 	}
 	b.hdr.End, b.hdr.PrevCRC = max(v.logEnd, v.jumpEnd), v.head.PrevCRC

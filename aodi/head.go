@@ -97,6 +97,7 @@ func (v *Volume) showComingLocked(end Position) error {
 	v.main, v.coming = &c.head, nil
 	v.leaveBranchLocked()
 	v.setShown(end)
+	v.jumped = end
 	v.raiseFloor(end) // what was superseded below it never came
 	return nil
 }

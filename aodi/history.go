@@ -49,6 +49,8 @@ func (v *Volume) wantsCutLocked() bool {
 		return true
 	case last.position == v.shown():
 		return false
+	case last.position < v.jumped: // the log does not tell what came then
+		return true
 	case w.Age > 0 && v.now().UnixNano()-last.time >= int64(w.Age)/historyCuts:
 		return true
 	}
@@ -130,10 +132,16 @@ func (v *Volume) OpenMoment(at time.Time) (*View, error) {
 	}
 	v.mapMu.Lock()
 	var cut *snapshot
+	_, limit := v.Pointers()
 	for _, s := range v.snaps {
-		if s.cut && !s.deleting && s.time <= at.UnixNano() {
-			cut = s
+		if !s.cut || s.deleting {
+			continue
 		}
+		if s.time > at.UnixNano() {
+			limit = min(limit, s.position) // beyond it the moment cannot be
+			break
+		}
+		cut = s
 	}
 	if cut == nil {
 		defer v.mapMu.Unlock()
@@ -157,11 +165,7 @@ func (v *Volume) OpenMoment(at time.Time) (*View, error) {
 		v.unholdLocked(h)
 		a.close()
 	}}
-	err := v.rollInto(past, at)
-	if err == nil && cut.position < v.HistoryFloor() {
-		err = fmt.Errorf("%w: from %s on the source sent one state only", ErrNoHistory, w.name) // a jump epoch
-	}
-	if err != nil {
+	if err := v.rollInto(past, at, limit); err != nil {
 		w.Close()
 		return nil, fmt.Errorf("%s at %s: %w", v.d.Name(), w.name, err)
 	}
@@ -169,8 +173,7 @@ func (v *Volume) OpenMoment(at time.Time) (*View, error) {
 }
 
 // rollInto applies the records from a cut to a moment to the cut's map. Nobody else has that map yet.
-func (v *Volume) rollInto(past *snapshot, at time.Time) error {
-	_, durable := v.Pointers()
+func (v *Volume) rollInto(past *snapshot, at time.Time, limit Position) error {
 	r, err := v.ReadLog(past.position)
 	if err != nil {
 		return err
@@ -178,25 +181,47 @@ func (v *Volume) rollInto(past *snapshot, at time.Time) error {
 	defer r.Close()
 	r.ahead = headerAhead
 	r.seg, r.chunk, r.found, r.hdr.Next = past.log.Segment, past.log.Chunk, true, past.log.Next
-	for r.pos < durable {
-		first := r.pos
-		entries, err := r.nextEntries()
-		if err != nil {
+	var staged []stagedBatch // of an epoch whose end has not come yet
+	for r.pos < limit {
+		if err := r.header(); err != nil {
 			return err
 		}
-		if r.hdr.Time > at.UnixNano() || r.hdr.First < first {
+		if r.hdr.Flags&format.FlagRestart != 0 {
+			staged, r.pos = nil, past.position
+		}
+		switch h := &r.hdr; {
+		case h.Time > at.UnixNano():
 			return nil
-		}
-		phys := v.geo.Phys(r.last.Segment, r.last.Chunk)
-		for i := range entries {
-			if entries[i].Kind == format.KindData {
-				phys++
+		case h.Flags&format.FlagJump != 0 && h.Commits():
+			return fmt.Errorf("%w: between %s and the cut after it all was replaced at once", ErrNoHistory, at.UTC().Format(time.RFC3339Nano))
+		case h.Flags&format.FlagJump == 0 && h.End > r.pos:
+			s := stagedBatch{hdr: *h, segment: r.seg, chunk: r.chunk}
+			s.hdr.Entries = slices.Clone(h.Entries)
+			staged, r.pos = append(staged, s), h.End
+			if !h.Commits() {
+				break
 			}
-			if err := past.apply(&entries[i], phys); err != nil {
-				return err
+			for i := range staged {
+				if err := past.applyAll(&staged[i].hdr, v.geo.Phys(staged[i].segment, staged[i].chunk)); err != nil {
+					return err
+				}
 			}
+			staged, past.position, past.time = nil, h.End, h.Time
 		}
-		past.position, past.time = r.hdr.End, r.hdr.Time
+		r.chunk += r.hdr.Chunks()
+	}
+	return nil
+}
+
+// applyAll makes the changes of a batch.
+func (s *snapshot) applyAll(h *format.BatchHeader, phys format.Phys) error {
+	for i := range h.Entries {
+		if h.Entries[i].Kind == format.KindData {
+			phys++
+		}
+		if err := s.apply(&h.Entries[i], phys); err != nil {
+			return err
+		}
 	}
 	return nil
 }

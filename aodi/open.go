@@ -99,6 +99,15 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 	}
 	v.passed = nil
 	v.mapMu.Unlock()
+	if v.Role() == RolePrimary && v.coming != nil { // a rollback that was not ended
+		err := v.dropComing()
+		if err == nil {
+			err = v.checkpoint(0) // the log that leads to it is passed
+		}
+		if err != nil {
+			return nil, errors.Join(err, v.abandon())
+		}
+	}
 	v.reaper.request() // for what an earlier life has not finished
 	v.closedInOrder = c.Meta.Flags&format.FlagClean != 0 && rolled.Batches == 0
 	v.recovery = describe(c, rolled, v, time.Since(start))

@@ -149,6 +149,7 @@ type Volume struct {
 	opened          time.Time
 	passed          []uint32      // free segments that recovery came through: held until the first checkpoint
 	floor           atomic.Uint64 // history_floor and trim_floor: the log is complete from here on
+	jumped          Position      // the end of the last jump epoch that was shown in this life; guarded by mapMu
 	jumpEnd         Position      // of the jump epoch that is being staged, 0 when none is; guarded by mu
 	held            bool          // writes wait: the role changes, or is about to; guarded by mu
 	highest         Position      // beyond all that was ever staged in this life; guarded by mu

@@ -88,7 +88,7 @@ func (k *checker) checkSizes() {
 	if m.HistoryFl > m.Position || m.TrimFloor > m.Position {
 		k.rep.bad(2, "history_floor %d or trim_floor %d lies above position %d", m.HistoryFl, m.TrimFloor, m.Position)
 	}
-	if j := m.Jump; j.End > 0 && (m.Flags&format.FlagMirror == 0 || j.End <= m.Position || j.Base > j.End || j.Cursor > k.limit) {
+	if j := m.Jump; j.End > 0 && (j.End <= m.Position || j.Base > j.End || j.Cursor > k.limit) {
 		k.rep.bad(2, "a jump epoch up to %d, as of %d below chunk %d, does not fit position %d of a volume of %d chunks", j.End, j.Base, j.Cursor, m.Position, k.limit)
 	}
 	if m.Capacity > 0 && k.geo.Bytes(m.Segments) > m.Capacity {

@@ -1,0 +1,178 @@
+package aodi_test
+
+import (
+	"fmt"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"cawrm/aodi"
+	"cawrm/aodi/disk"
+)
+
+// TestRollback ensures that a volume that was rolled back holds what the snapshot does, that what it held is kept, and that it
+// goes on from there, again and again.
+func TestRollback(t *testing.T) {
+	rng := newRand(seedOf(t))
+	d := newDisk(t, 1<<30)
+	const chunks = 1500
+	create(t, d, chunks*chunk, 64)
+	k := newKept(t, rng, chunks)
+	k.v = open(t, d, quiet)
+	for i := range 6 {
+		for range 100 {
+			if k.write(); rng.IntN(10) == 0 {
+				k.trim()
+			}
+		}
+		k.snapshot()
+		to := k.order[rng.IntN(len(k.order))]
+		w, err := k.v.OpenView(to)
+		k.must(err)
+		keep := fmt.Sprintf("before%d", i)
+		k.must(k.v.Rollback(w, keep))
+		w.Close()
+		k.snaps[keep], k.order = maps.Clone(k.now), append(k.order, keep)
+		k.now = maps.Clone(k.snaps[to])
+		k.compare()
+		if rng.IntN(2) == 0 {
+			k.must(k.v.Close())
+			check(t, d)
+			k.v = open(t, d, quiet)
+			k.compare()
+		}
+	}
+	for range 50 {
+		k.write()
+	}
+	k.compare()
+	k.must(k.v.Close())
+	check(t, d)
+}
+
+// TestRollbackToAMoment ensures that a moment of the history can be gone back to, and that those before and after it can
+// still be read.
+func TestRollbackToAMoment(t *testing.T) {
+	rng := newRand(seedOf(t))
+	d := newDisk(t, 1<<30)
+	const chunks = 800
+	create(t, d, chunks*chunk, 64)
+	opt := quiet
+	now := time.Date(2026, 11, 20, 22, 0, 0, 0, time.UTC)
+	var mu sync.Mutex
+	opt.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
+	opt.History = aodi.HistoryWindow{Age: 24 * time.Hour}
+	pass := func() { mu.Lock(); now = now.Add(time.Second); mu.Unlock() }
+	k := newKept(t, rng, chunks)
+	k.v = open(t, d, opt)
+	k.must(k.v.Checkpoint())
+	var all []moment
+	for i := range 4 {
+		for range 30 {
+			pass()
+			k.write()
+			k.must(k.v.Flush())
+			all = append(all, moment{opt.Now(), maps.Clone(k.now)})
+			pass()
+		}
+		m := all[rng.IntN(len(all))]
+		w, err := k.v.OpenMoment(m.at)
+		k.must(err)
+		k.must(k.v.Rollback(w, fmt.Sprintf("before%d", i)))
+		w.Close()
+		k.now = maps.Clone(m.state)
+		k.holds("the volume, rolled back", k.v, k.now)
+		pass()
+		for _, m := range all {
+			w, err := k.v.OpenMoment(m.at)
+			k.must(err)
+			k.holds("at "+m.at.String(), w, m.state)
+			w.Close()
+		}
+	}
+	k.must(k.v.Close())
+	check(t, d)
+}
+
+// TestCrashInRollback ensures that a power loss at any operation of a rollback leaves the volume as it was or as the snapshot
+// is, nothing between, and the kept snapshot there when the volume is the other.
+func TestCrashInRollback(t *testing.T) {
+	rng := newRand(seedOf(t))
+	ended := false
+	for at := int64(0); !ended && at < 400; at += 1 + rng.Int64N(3) {
+		d := disk.NewMemory(1 << 30)
+		create(t, d, 1200*chunk, 32)
+		k := newKept(t, rng, 1200)
+		var mu sync.Mutex
+		var image *disk.Memory
+		left, armed, crash := at, false, newRand(rng.Uint64())
+		rule := func(disk.Op, int64, int) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if armed {
+				if left--; left < 0 && image == nil {
+					image = d.Crash(crash)
+				}
+			}
+			return nil
+		}
+		k.v = open(t, &disk.Faulty{Disk: d, Rule: rule}, quiet)
+		for range 40 {
+			k.write()
+		}
+		k.snapshot()
+		for range 40 {
+			k.write()
+		}
+		k.must(k.v.Flush())
+		w, err := k.v.OpenView(k.order[0])
+		k.must(err)
+		mu.Lock()
+		armed = true
+		mu.Unlock()
+		k.must(k.v.Rollback(w, "before"))
+		mu.Lock()
+		armed = false
+		if ended = image == nil; ended {
+			image = d.Crash(crash)
+		}
+		mu.Unlock()
+		w.Close()
+		_ = k.v.Close()
+		d.Free()
+		check(t, image)
+		for range 2 { // what the first recovery does must stand
+			v := open(t, image, quiet)
+			b := make([]byte, k.chunks*chunk)
+			k.must(v.ReadAt(b, 0))
+			was, is := same(b, k.now), same(b, k.snaps[k.order[0]])
+			if !was && !is || ended && !is {
+				t.Fatalf("crash at operation %d: as it was %v, as the snapshot %v", at, was, is)
+			}
+			if is {
+				kept, err := v.OpenView("before")
+				k.must(err)
+				k.holds("what was kept", kept, k.now)
+				kept.Close()
+			}
+			k.must(v.WriteAt(stamped(1), 0, true))
+			k.must(v.WriteAt(b[:chunk], 0, true))
+			k.must(v.Close())
+			check(t, image)
+		}
+		image.Free()
+	}
+	if !ended {
+		t.Fatal("the crashes did not come to the end of it")
+	}
+}
+
+func same(b []byte, want map[int64]uint64) bool {
+	for c := range int64(len(b) / chunk) {
+		if [8]byte(b[c*chunk:]) != [8]byte(stamped(want[c])) {
+			return false
+		}
+	}
+	return true
+}
