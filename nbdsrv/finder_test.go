@@ -68,6 +68,9 @@ func TestFoundExports(t *testing.T) {
 		eventually(t, "let go", func() bool { return s.holds("alpha@one") == 0 })
 	})
 	c := h.openExport(structured, "alpha@one")
+	if a, b := h.s.Clients("alpha"), h.s.Clients("beta"); a != 1 || b != 0 {
+		t.Errorf("%d clients of alpha, %d of beta", a, b)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := h.s.RemoveExport(ctx, "alpha"); err != nil {

@@ -210,6 +210,18 @@ func (s *Server) list() []Listed {
 	return all
 }
 
+// Clients is the number of connections that use an export, or a part of it.
+func (s *Server) Clients(name string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.using != nil && (c.using.Name == name || c.using.Of == name) {
+			n++
+		}
+	}
+	return n
+}
+
 // lookup finds an export by name that this client may know of, also one that the server's finder knows. The empty name is the export
 // of that name, or else the first.
 func (c *conn) lookup(name string) *Export {

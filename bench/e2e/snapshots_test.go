@@ -57,6 +57,13 @@ func TestSnapshotsAndClones(t *testing.T) {
 	ok(t, s.Check())
 	ok(t, s.Start(t.Context()))
 	command("clone", "--delete", "try")
+	command("snapshot", "rollback", "vol@first")
+	run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", first, s.URI())
+	for _, line := range strings.Fields(command("snapshot", "list", "vol")) {
+		if kept, ok := strings.CutPrefix(line, "vol@before-rollback-"); ok {
+			run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", second, export(s, "vol@before-rollback-"+kept))
+		}
+	}
 	command("snapshot", "delete", "vol@first")
 	ok(t, s.Stop())
 	ok(t, s.Check())

@@ -28,7 +28,7 @@ replays its journal when it is mounted from a clone of it, or read-only with its
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	c.AddCommand(newSnapshotCreate(), newSnapshotList(), newSnapshotDelete())
+	c.AddCommand(newSnapshotCreate(), newSnapshotList(), newSnapshotDelete(), newSnapshotRollback())
 	return c
 }
 
@@ -67,6 +67,47 @@ clone is made of, is refused.`,
 		RunE:    func(_ *cobra.Command, args []string) error { return f.snapshot("delete", args[0], nil) },
 	}
 	f.add(c)
+	return c
+}
+
+func newSnapshotRollback() *cobra.Command {
+	var f controlFlag
+	force, asJSON := false, false
+	c := &cobra.Command{
+		Use:   "rollback NAME@SNAP",
+		Short: "Make a volume what it was",
+		Long: `Make volume NAME what it was at snapshot SNAP, or at a moment of the history (serve --history), as 2026-11-20T22:17:05Z
+or -15m. What it holds now is kept as snapshot before-rollback-TIME, so this can be undone. It takes the time and the space of what
+differs; a crash leaves the one state or the other, and mirrors follow.
+
+NBD clients must be gone, since they remember what they have read; --force ends their connections.`,
+		Example: `  cawrm snapshot rollback db@monday
+  cawrm snapshot rollback db@-15m`,
+		Args: exactArgs("NAME@SNAP"),
+		RunE: func(c *cobra.Command, args []string) error {
+			volume, snap, err := cutName(args[0])
+			if err != nil {
+				return err
+			}
+			client, err := f.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			var done control.RolledBack
+			if err := client.Call(context.Background(), "snapshot", control.SnapshotRequest{Op: "rollback", Volume: volume, Name: snap, Force: force}, &done); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(c, done)
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is what %s was; what it held is kept as %s\n", volume, args[0], done.Kept)
+			return err
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVar(&force, "force", false, "end the connections of NBD clients")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 

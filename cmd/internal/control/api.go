@@ -192,11 +192,13 @@ type MirrorRequest struct {
 	Settings []string `json:"settings,omitempty"` // add, set: KEY=VALUE
 }
 
-// SnapshotRequest asks for something about snapshots. Answers: create, the Snapshot; list, a list of them; delete, nothing.
+// SnapshotRequest asks for something about snapshots. Answers: create, the Snapshot; list, a list of them; delete,
+// nothing; rollback, RolledBack.
 type SnapshotRequest struct {
 	Volume string `json:"volume"`
-	Op     string `json:"op"` // create, delete, list
+	Op     string `json:"op"` // create, delete, list, rollback
 	Name   string `json:"name,omitempty"`
+	Force  bool   `json:"force,omitempty"` // rollback: end the connections of NBD clients
 }
 
 // Snapshot is a state of a volume that is kept.
@@ -261,4 +263,9 @@ type Received struct {
 	Bytes    int64  `json:"bytes"`    // of the file
 	Chunks   int64  `json:"chunks"`   // of 4096 bytes, that were new to the mirror
 	Nothing  bool   `json:"nothing"`  // it stood there already
+}
+
+// RolledBack tells what became of what a volume held before it was rolled back.
+type RolledBack struct {
+	Kept string `json:"kept"` // NAME@SNAP
 }

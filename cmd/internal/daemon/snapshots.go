@@ -34,6 +34,8 @@ func (d *daemon) changeSnapshot(_ context.Context, r control.SnapshotRequest) (a
 		}
 		d.log.Info("snapshot deleted", "snapshot", r.Volume+"@"+r.Name)
 		return nil, nil
+	case "rollback":
+		return d.rollback(found, r)
 	case "list":
 		list := []control.Snapshot{}
 		for _, s := range v.Snapshots() {
@@ -66,10 +68,7 @@ func (f finder) Find(name string) (nbdsrv.Export, func(), bool) {
 	if err != nil {
 		return nbdsrv.Export{}, nil, false
 	}
-	w, err := v.volume.OpenView(name[i+1:])
-	if at, ok := value.Moment(name[i+1:], time.Now()); ok && errors.Is(err, aodi.ErrNoSnapshot) {
-		w, err = v.volume.OpenMoment(at)
-	}
+	w, err := v.openState(name[i+1:])
 	if err != nil {
 		if !errors.Is(err, aodi.ErrNoSnapshot) {
 			f.d.log.Warn("export is not shown", "export", name, "error", err)
@@ -95,4 +94,42 @@ func (f finder) List() []nbdsrv.Listed {
 
 func describe(s aodi.SnapshotInfo) string {
 	return "cawrm snapshot of " + s.Time.UTC().Format(time.RFC3339) + ", read-only"
+}
+
+// openState opens a snapshot, or a moment of the history.
+func (v *served) openState(name string) (*aodi.View, error) {
+	w, err := v.volume.OpenView(name)
+	if at, ok := value.Moment(name, time.Now()); ok && errors.Is(err, aodi.ErrNoSnapshot) {
+		return v.volume.OpenMoment(at)
+	}
+	return w, err
+}
+
+// rollback makes a volume what it was. Its exports are gone meanwhile: a client that remembers what it has read would mix the two.
+func (d *daemon) rollback(v *served, r control.SnapshotRequest) (any, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	clients := 0
+	for _, s := range d.nbdServers() {
+		clients += s.Clients(v.cfg.Name)
+	}
+	if clients > 0 && !r.Force {
+		return nil, fmt.Errorf("%d NBD clients use volume %s or a snapshot of it: unmount and detach first, or say --force", clients, v.cfg.Name)
+	}
+	w, err := v.openState(r.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	if err := d.hide(v); err != nil {
+		return nil, err
+	}
+	kept := aodi.KeptName(time.Now())
+	if err = v.volume.Rollback(w, kept); err == nil {
+		d.log.Info("rolled back", "volume", v.cfg.Name, "to", r.Name, "kept", kept)
+	}
+	if err := errors.Join(err, d.show(v)); err != nil {
+		return nil, err
+	}
+	return control.RolledBack{Kept: v.cfg.Name + "@" + kept}, nil
 }
