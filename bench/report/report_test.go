@@ -128,3 +128,30 @@ func TestPageNeedsNoNetwork(t *testing.T) {
 		}
 	}
 }
+
+// TestReaches ensures that a figure is called reached only when its median is on the right side, and otherwise named.
+func TestReaches(t *testing.T) {
+	slow := &Experiment{Name: "goal/slow-link"}
+	slow.Add("tight", "ratio", 0, 0.97)
+	resume := &Experiment{Name: "goal/resume-bytes"}
+	resume.Add("tight", "ratio, wan", 0, 1.03)
+	nbd := &Experiment{Name: "nbd/randwrite-4k-qd32-f64"}
+	nbd.Add("cawrm", "randwrite-4k-qd32-f64", 0, 70)
+	nbd.Add("nbdkit-file", "randwrite-4k-qd32-f64", 0, 10)
+	nbd.Add("qemu-none", "randwrite-4k-qd32-f64", 0, 35)
+	var b bytes.Buffer
+	if err := Document(&b, []*Experiment{slow, resume, nbd}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"over without a mirror | at least 0.95 | 0.970 | reached |",
+		"uncompressed (wan) | at most 1.02 | 1.03 | **not reached** |",
+		"over nbdkit file | at least 6 | 7.00 | reached |",
+		"over qemu-nbd cache=none | at least 3 | 2.00 | **not reached** |",
+		"in time | at most 1.2 | not measured yet |",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is not in\n%s", want, b.String())
+		}
+	}
+}
