@@ -23,7 +23,7 @@ type client struct {
 	rng  *rand.Rand
 
 	mu      sync.Mutex
-	history []int64 // history[n] is the chunk that write number n+1 went to; its data are that number
+	history []int64 // history[n] is the chunk that write number n+1 went to; its data begin with that number
 }
 
 func dial(ctx context.Context, s system, area int64) (*client, error) {
@@ -111,41 +111,59 @@ func (c *client) paced(ctx context.Context, rate float64) (longest time.Duration
 	return longest, nil
 }
 
-// prefix says whether what the target's area holds is what the first n writes of the history leave, for some n.
-func (c *client) prefix(ctx context.Context, s system) (bool, error) {
-	addr, export := s.target()
+// shown reads the number of the write that each chunk of the area shows.
+func (c *client) shown(ctx context.Context, addr, export string) ([]uint64, error) {
 	t, err := nbdclient.Dial(ctx, addr, export)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer t.Close()
 	held := make([]uint64, c.area)
-	newest := uint64(0)
 	p := make([]byte, 256<<10)
 	for off := int64(0); off < c.area*chunk; off += int64(len(p)) {
 		if err := t.Read(off, p[:min(int64(len(p)), c.area*chunk-off)]); err != nil {
-			return false, err
+			return nil, err
 		}
 		for i := 0; i < len(p) && (off+int64(i))/chunk < c.area; i += chunk {
-			nr := binary.LittleEndian.Uint64(p[i:])
-			held[(off+int64(i))/chunk] = nr
-			newest = max(newest, nr)
+			held[(off+int64(i))/chunk] = binary.LittleEndian.Uint64(p[i:])
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if newest > uint64(len(c.history)) {
-		return false, fmt.Errorf("the target holds write %d, %d were made", newest, len(c.history))
-	}
-	return isPrefix(c.history, held), nil
+	return held, nil
 }
 
-// isPrefix says whether held, the number of the write that each chunk shows, is what the first writes of the history
-// leave, up to the newest that is shown.
-func isPrefix(history []int64, held []uint64) bool {
-	want := make([]uint64, len(held))
-	for n := range slices.Max(held) {
-		want[history[n]] = n + 1
+// state is the source as it was at a moment at which nothing was being written.
+type state struct {
+	shown []uint64
+	after int // writes of the history
+}
+
+// rest takes the source's state. What is compared with it must be written one at a time: of writes that are under way
+// together nobody knows the order.
+func (c *client) rest(ctx context.Context, s system) (state, error) {
+	addr, export := s.source()
+	shown, err := c.shown(ctx, addr, export)
+	return state{shown, len(c.history)}, err
+}
+
+// prefix says whether what the target holds is what the first n writes since then leave, for some n.
+func (c *client) prefix(ctx context.Context, s system, since state) (bool, error) {
+	addr, export := s.target()
+	held, err := c.shown(ctx, addr, export)
+	if err != nil {
+		return false, err
+	}
+	if newest := slices.Max(held); newest > uint64(len(c.history)) {
+		return false, fmt.Errorf("the target holds write %d, %d were made", newest, len(c.history))
+	}
+	return isPrefix(since, c.history, held), nil
+}
+
+// isPrefix says whether held is what the writes of the history behind that state leave, up to the newest of them that is
+// shown; none of them is the state itself.
+func isPrefix(since state, history []int64, held []uint64) bool {
+	want := slices.Clone(since.shown)
+	for n := uint64(since.after) + 1; n <= slices.Max(held); n++ {
+		want[history[n-1]] = n
 	}
 	return slices.Equal(want, held)
 }

@@ -8,7 +8,7 @@
 //	initial   time and bytes of the first synchronisation of a volume of which about a fifth is stored
 //	resume    an outage with a writer at 200 writes a second: its longest wait, then time and bytes until the mirror has everything
 //	usable    the line is cut at random moments of catching up, and what the target holds is compared with the history of the writes:
-//	          usable is what was the source's state at some moment
+//	          usable is what was the source's state at some moment. This writer has one write under way at a time
 //
 // DRBD and md need a kernel that has them; they are not measured here.
 package peers

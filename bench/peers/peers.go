@@ -45,7 +45,7 @@ const (
 	areaChunks = 2048 // 8 MiB that are written to
 	depth      = 16
 	pace       = 200 // writes a second of the paced writer
-	moments    = 3   // at which the target is looked at
+	moments    = 5   // at which the target is looked at
 )
 
 // bench is one run.
@@ -267,18 +267,19 @@ func (t *trial) resume(ctx context.Context) error {
 func (t *trial) usable(ctx context.Context) error {
 	good := 0
 	for range moments {
-		writing, stop := context.WithTimeout(ctx, t.Seconds/4)
-		_, err := t.c.paced(writing, 4*pace)
-		stop()
-		if err == nil {
-			_, _, err = t.c.closed(depth, 20*time.Millisecond)
+		if err := t.wait(ctx); err != nil {
+			return err
 		}
+		since, err := t.c.rest(ctx, t.s)
 		if err != nil {
+			return err
+		}
+		if _, _, err := t.c.closed(1, t.Seconds/4); err != nil {
 			return err
 		}
 		t.l.Cut()
 		time.Sleep(100 * time.Millisecond) // what had arrived is written
-		ok, err := t.c.prefix(ctx, t.s)
+		ok, err := t.c.prefix(ctx, t.s, since)
 		if err != nil {
 			return err
 		}
@@ -286,10 +287,7 @@ func (t *trial) usable(ctx context.Context) error {
 			good++
 		}
 		t.l.Heal()
-		if err := t.wait(ctx); err != nil {
-			return err
-		}
 	}
 	t.add("moments of catching up at which the target was a state of the source, share", float64(good)/moments)
-	return nil
+	return t.wait(ctx)
 }
