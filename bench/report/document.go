@@ -65,8 +65,8 @@ This file is generated from [bench/results](bench/results) by ` + "`make benchma
 
 ## Before the numbers are used
 
-- They were measured on a shared virtual machine of two cores, most of them while other work kept it busy (load averages of 20 and more).
-  Single turns differ by a factor of two and more there. Medians of turns taken in alternation can be compared with each
+- They were measured on a shared virtual machine of two cores, while other work kept it busy: load averages of 20 to 38 are noted.
+  Single turns differ by far more than a factor of two there, and latencies by orders of magnitude. Medians of turns taken in alternation can be compared with each
   other; they are not what a quiet machine gives.
 - Client, servers, both sites and the emulated line share those cores. What a mirror costs where they are not the limit
   is less.
