@@ -118,6 +118,7 @@ func TestProgressIsNotRoundedUp(t *testing.T) {
 }
 
 func TestWatch(t *testing.T) {
+	const enter, leave = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 	for _, c := range []struct {
 		name     string
 		terminal show.Terminal
@@ -126,11 +127,11 @@ func TestWatch(t *testing.T) {
 		{"pipe", nil, "abc\nb\nc\n\nabc\nb\nc\n"},
 		{
 			"terminal", func() (int, int) { return 80, 24 },
-			"\x1b[2J\x1b[Habc\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J" + "\x1b[Habc\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J",
+			enter + "\x1b[2J\x1b[Habc\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J" + "\x1b[Habc\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J" + leave,
 		},
 		{
 			"tiny terminal", func() (int, int) { return 2, 3 },
-			"\x1b[2J\x1b[Hab\x1b[K\nb\x1b[K\n\x1b[J" + "\x1b[Hab\x1b[K\nb\x1b[K\n\x1b[J",
+			enter + "\x1b[2J\x1b[Hab\x1b[K\nb\x1b[K\n\x1b[J" + "\x1b[Hab\x1b[K\nb\x1b[K\n\x1b[J" + leave,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -11,9 +11,15 @@ import (
 type Terminal func() (columns, lines int)
 
 // Watch writes what frame says, again and again, until ctx ends. On a terminal each frame takes the place of the
-// one before, in one write and without clearing, so nothing flickers; elsewhere (nil) frames follow each other,
+// one before, in one write and without clearing, so nothing flickers, on a screen of its own; elsewhere (nil) frames follow each other,
 // with a blank line between. A frame may be an error's text: a daemon that restarts is waited for.
 func Watch(ctx context.Context, w io.Writer, terminal Terminal, every time.Duration, frame func(context.Context) string) error {
+	if terminal != nil {
+		if _, err := io.WriteString(w, enter); err != nil {
+			return err
+		}
+		defer io.WriteString(w, leave) //nolint:errcheck // nobody is left to tell
+	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for first := true; ; first = false {
@@ -38,8 +44,10 @@ func Watch(ctx context.Context, w io.Writer, terminal Terminal, every time.Durat
 	}
 }
 
-// The few sequences that every terminal since the VT100 knows.
+// The few sequences that every terminal knows.
 const (
+	enter     = "\x1b[?1049h\x1b[?25l" // a screen of its own, without a cursor
+	leave     = "\x1b[?25h\x1b[?1049l" // what was there before
 	home      = "\x1b[H"
 	clearAll  = "\x1b[2J"
 	clearLine = "\x1b[K"
