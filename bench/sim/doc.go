@@ -18,6 +18,7 @@
 //	read      clients read what they wrote, extents say what is a hole
 //	rot       a bit that flips at rest leaves what is right, or a refusal
 //	refused   a source that is another volume, or an old copy, is refused, and the mirror stays as it was
+//	verify    a comparison of two sites calls nothing different that is the same
 //	drained   when all is well again, every mirror gets to the end
 //	space     nothing is written to a full disk but where space was reserved
 //	error     an operation fails only when its disk has failed it

@@ -34,6 +34,13 @@ func (w *world) heal() {
 // drain waits until every mirror has everything.
 func (w *world) drain() {
 	w.doing = "drain"
+	for _, n := range w.nodes {
+		for _, m := range n.mirrors {
+			set := m.Settings()
+			set.Paused = false
+			m.Change(set)
+		}
+	}
 	s := w.source()
 	if w.change(s.v, nil, s.v.Flush) {
 		w.flushed = w.model.end

@@ -28,6 +28,7 @@ type node struct {
 	v       *aodi.Volume
 	peer    *cawrm.Peer
 	served  chan error
+	feeds   *cawrm.Source
 	mirrors []*cawrm.Mirror // of the children, in their order
 
 	floor   aodi.Position // a mirror: the highest position that it has shown; it never goes back
@@ -75,7 +76,7 @@ func (n *node) boot() bool {
 	if w.rng.IntN(4) == 0 {
 		n.d.light(w.rng.IntN(40), w.rng.IntN(2) == 0) // a crash while it recovers, or soon after
 	}
-	n.host, n.peer, n.mirrors, n.v = nil, nil, nil, nil
+	n.host, n.peer, n.mirrors, n.feeds, n.v = nil, nil, nil, nil, nil
 	v, err := aodi.OpenOn(n.d, w.cfg.options(w, n))
 	if err != nil {
 		n.down = true
@@ -114,13 +115,16 @@ func (n *node) connect() {
 	n.served = make(chan error, 1)
 	ln := host.Listen()
 	go func(p *cawrm.Peer, done chan error) { done <- p.Serve(ln) }(n.peer, n.served)
+	var err error
+	if n.feeds, err = cawrm.NewSource(n.v, w.cfg.mirror(w, n, n, host), 0); err != nil {
+		w.fatal("error", "%s: %v", n.name, err)
+	}
 	for _, c := range n.children {
-		m, err := cawrm.Start(n.v, w.cfg.mirror(w, n, c, host))
-		if err != nil {
+		if err := n.feeds.AddGiven(c.name, w.cfg.mirror(w, n, c, host).URL); err != nil {
 			w.fatal("error", "%s: mirror %s: %v", n.name, c.name, err)
 		}
-		n.mirrors = append(n.mirrors, m)
 	}
+	n.attach()
 	n.d.mu.Lock()
 	n.d.noSleep = n.from != nil && !n.adopted // adopting takes checkpoints beside those that come by themselves
 	n.d.mu.Unlock()
@@ -128,8 +132,8 @@ func (n *node) connect() {
 
 // shutdown ends the process in order: mirrors, peer, volume. The error is the volume's.
 func (n *node) shutdown() error {
-	for _, m := range n.mirrors {
-		m.Close()
+	if n.feeds != nil {
+		n.feeds.Close()
 	}
 	if n.peer != nil {
 		n.peer.Close()
@@ -137,7 +141,7 @@ func (n *node) shutdown() error {
 			n.w.fatal("error", "%s: serve: %v", n.name, err)
 		}
 	}
-	n.mirrors, n.peer = nil, nil
+	n.mirrors, n.feeds, n.peer = nil, nil, nil
 	var err error
 	if n.v != nil {
 		err = n.v.Close()

@@ -48,6 +48,10 @@ func init() {
 		{"delete snapshot", 20, (*world).opDeleteSnapshot},
 		{"moment", 30, (*world).opMoment},
 		{"delete copy", 8, (*world).opDeleteCopy},
+		{"pause", 12, (*world).opPause},
+		{"remove", 6, (*world).opRemove},
+		{"flush mode", 25, (*world).opFlushMode},
+		{"verify", 20, (*world).opVerify},
 	}
 }
 
