@@ -62,6 +62,8 @@ func (d *daemon) fixed(want Config) error {
 		return errors.New("http, site and http-token-file can only be changed by a restart")
 	case want.Objective != d.cfg.Objective || want.TraceDir != d.cfg.TraceDir:
 		return errors.New("latency-objective and trace-dir can only be changed by a restart")
+	case want.OnEvent != d.cfg.OnEvent || want.RPO != d.cfg.RPO:
+		return errors.New("on-event and rpo can only be changed by a restart")
 	case (want.TLS.Cert == "") != (d.cfg.TLS.Cert == ""), want.TLS.Optional != d.cfg.TLS.Optional:
 		return errors.New("whether NBD is encrypted can only be changed by a restart")
 	case want.Trust.On() != d.cfg.Trust.On():
