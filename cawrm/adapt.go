@@ -34,7 +34,7 @@ const (
 	firstPause = 2 * time.Second
 	maxPause   = time.Minute
 
-	fastLink    = 64 << 20 // bytes a second: a core compresses three times as much or so at the lowest level
+	fastLink    = 64 << 20 // bytes a second: a core takes three to four times as much at the lowest level
 	littleBytes = 8 << 20  // bytes a second that are compressed for next to nothing
 )
 
