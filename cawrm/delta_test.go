@@ -86,6 +86,18 @@ func TestDeltaSeedsMirror(t *testing.T) {
 	}
 }
 
+// TestDeltaOfNothing ensures that a snapshot of a volume that was never written to can be sent, and one that equals the one before.
+func TestDeltaOfNothing(t *testing.T) {
+	v, mirror := newSource(t, 64), newMirror(t)
+	snapshot(t, v, "a")
+	snapshot(t, v, "b")
+	for _, s := range []cawrm.Send{{To: "a"}, {From: "a", To: "b"}} {
+		_, err := receive(mirror, send(t, v, s))
+		check(t, err)
+	}
+	sameSnapshots(t, v, mirror)
+}
+
 // TestDeltaBetween ensures that a file serves any mirror that stands between its positions.
 func TestDeltaBetween(t *testing.T) {
 	v := newSent(t, seedOf(t))

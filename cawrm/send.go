@@ -72,6 +72,9 @@ func WriteDelta(ctx context.Context, v *aodi.Volume, s Send, w io.Writer) error 
 	if err != nil {
 		return err
 	}
+	if head.From == head.To {
+		return out.Close() // nothing was written between, and a hole can have no birth there
+	}
 	var b aodi.LogBatch
 	for ctx.Err() == nil {
 		switch err := cut.Next(fileBytes, &b); {
