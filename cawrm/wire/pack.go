@@ -11,7 +11,7 @@ import (
 // Level is how hard a Packer tries.
 type Level int
 
-// The levels. Of source text a core takes about 230, 130, 80 and 25 MiB a second (bench/results/kernel-6.1-6.12.jsonl).
+// The levels. Of source text a core takes about 230, 130, 80 and 25 MiB a second (bench/results/kernel-6.1-6.12.json).
 const (
 	LevelOff Level = iota
 	LevelFast
