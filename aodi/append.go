@@ -3,6 +3,7 @@ package aodi
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"cawrm/aodi/format"
 	recovery "cawrm/recover"
@@ -83,8 +84,8 @@ type write struct {
 }
 
 // openBatchLocked returns the batch that takes the next record. It waits, with mu released, for a buffer
-// and for a segment that is ready. Errors: ENOSPC, and the volume's failure.
-func (v *Volume) openBatchLocked() (*batch, error) {
+// and for a segment that is ready. frees: the record frees more space than it takes. Errors: ENOSPC, and the volume's failure.
+func (v *Volume) openBatchLocked(frees bool) (*batch, error) {
 	for {
 		if err := v.failure(); err != nil {
 			return nil, err
@@ -100,7 +101,7 @@ func (v *Volume) openBatchLocked() (*batch, error) {
 			return b, nil
 		}
 		if !recovery.Fits(v.geo, v.head.Chunk) {
-			if waited, err := v.nextSegmentLocked(); err != nil {
+			if waited, err := v.nextSegmentLocked(frees); err != nil {
 				return nil, err
 			} else if waited {
 				continue
@@ -195,7 +196,7 @@ func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 	crc := b.hdr.Encode(b.buf)
 	v.slots[b.chunk] = format.Entry{Kind: format.KindHeader}
 	v.head.PrevCRC, v.head.Seq, v.head.Chunk = crc, v.head.Seq+1, v.head.Chunk+b.hdr.Chunks()
-	if v.sinceCheckpoint.Add(int64(b.hdr.Chunks())*format.ChunkSize) >= v.opt.CheckpointBytes {
+	if v.sinceCheckpoint.Add(int64(b.hdr.Chunks())*format.ChunkSize) >= v.checkpointBytes() {
 		v.ckpt.request()
 	}
 	v.ticket++
@@ -205,19 +206,35 @@ func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 
 // nextSegmentLocked seals the head's segment and moves the head on. It reports that it waited, with mu released,
 // so that the caller looks again. Errors: ENOSPC.
-func (v *Volume) nextSegmentLocked() (waited bool, err error) {
+func (v *Volume) nextSegmentLocked(frees bool) (waited bool, err error) {
+	keep := v.checkpointKeep()
+	if !frees {
+		keep += v.coldReserve()
+		if err := v.fullLocked(); err != nil {
+			return false, err
+		}
+	}
 	if ready, err := v.ready.check(v.head.Next); err != nil {
-		return false, err
+		return true, v.awaitSpaceLocked(err)
 	} else if !ready {
 		v.room.Wait()
 		return true, nil
 	}
+	if wait := v.paceLocked(keep); wait > 0 {
+		v.relief.request()
+		t := time.AfterFunc(wait, func() { v.mu.Lock(); defer v.mu.Unlock(); v.room.Broadcast() })
+		defer t.Stop()
+		v.room.Wait()
+		return true, nil
+	}
 	v.mapMu.Lock()
-	after, written, err := v.segs.take(v.segmentLimit(), v.checkpointKeep())
+	after, written, err := v.segs.take(v.segmentLimit(), keep)
 	v.mapMu.Unlock()
 	if err != nil {
-		return false, err
+		return true, v.awaitSpaceLocked(err)
 	}
+	v.taken = v.now()
+	v.relief.request()
 	v.sealLocked()
 	v.head.Segment, v.head.Chunk, v.head.Next = v.head.Next, 0, after
 	v.ready.want(after, v.flushes.Swap(0) > zeroAheadFlushes && !written)

@@ -1,6 +1,7 @@
 package aodi
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,21 @@ type metaHead struct {
 // Checkpoint writes one now. Any goroutine.
 func (v *Volume) Checkpoint() error { return v.checkpoint(0) }
 
+// FreeDead writes a checkpoint so that dead segments are free, if there is space for another one behind it: the last one
+// is not spent on what may bring nothing. It returns how many came back. Any goroutine. Errors: ENOSPC, the volume's failure.
+func (v *Volume) FreeDead() (int, error) {
+	if err := v.reserveMeta(v.mapMemory()/chunkSize + catalogSlack); err != nil {
+		return 0, err
+	}
+	v.ckpt.run.take()
+	defer v.ckpt.run.give()
+	f, err := v.checkpointLocked(0, nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	return len(f.dead), nil
+}
+
 func (c *checkpointer) request() {
 	select {
 	case c.wake <- struct{}{}:
@@ -80,10 +96,21 @@ func (v *Volume) runCheckpoint() {
 		if bytes > 0 {
 			lastWrite, rested = v.now(), false
 		}
-		due := bytes >= v.opt.CheckpointBytes || v.mapMemory() > v.opt.MapMemory/2 ||
+		due := bytes >= v.checkpointBytes() || v.mapMemory() > v.opt.MapMemory/2 ||
 			bytes > 0 && v.now().Sub(last) >= v.opt.CheckpointInterval
 		if (asked || due) && v.failure() == nil {
-			err := v.Checkpoint()
+			var err error
+			if v.hasCleaner() {
+				err = v.Checkpoint()
+			} else { // nobody else brings space back
+				v.Round(func() {
+					if due {
+						err = v.Checkpoint()
+					} else {
+						err = v.relieve()
+					}
+				})
+			}
 			v.mu.Lock()
 			v.ckpt.err = err
 			v.room.Broadcast()
@@ -202,21 +229,28 @@ func (v *Volume) flip(m *format.Meta) error {
 	return v.syncer.sync()
 }
 
+// unsettled are the maps that lead to pages in memory.
+func (v *Volume) unsettled() []*head {
+	return slices.DeleteFunc(v.roots(), func(h *head) bool { return !inMemory(h.tree.root) })
+}
+
 // settle makes the references lead to the disk and gives back the memory of the frozen pages. Higher levels go
 // first, so that most lower pages are found to be out of reach already; the lock is given up now and then.
 func (v *Volume) settle(f *frozen) {
-	if f.snap != nil {
-		v.mapMu.Lock()
-		f.snap.tree.root = f.catalog.Snapshots[len(f.catalog.Snapshots)-1].Root
-		v.mapMu.Unlock()
-	}
 	for at := len(f.pages); at > 0; {
 		v.mapMu.Lock()
+		maps := v.unsettled()
 		for n := 0; n < 1024 && at > 0; n++ {
 			at--
 			p := f.pages[at]
 			v.arena.info[p.page].final = p.final
-			p.tree.settle(p.page)
+			if p.tree.id != treeMap {
+				p.tree.settle(p.page)
+				continue
+			}
+			for _, h := range maps { // cleaning lets maps share pages
+				h.tree.settle(p.page)
+			}
 		}
 		v.mapMu.Unlock()
 	}
@@ -225,6 +259,9 @@ func (v *Volume) settle(f *frozen) {
 		v.arena.release(p.page)
 	}
 	v.ckpt.head, v.ckpt.place = f.head, f.meta.Log
+	for _, seg := range f.sealed {
+		delete(v.segs.young, seg)
+	}
 	v.mapMu.Unlock()
 	v.reclaim(append(f.dead, f.void...))
 	v.punch(max(2*f.opened, minKept))

@@ -16,7 +16,8 @@ import (
 type CreateOptions struct {
 	Size          int64  // logical size in bytes, a multiple of 4096, at most 16 TiB; 0 with Mirror
 	Mirror        bool   // an empty mirror: size and identity come from its first source
-	SegmentChunks uint32 // chunks in a segment, a power of two from 32 to 65536; 0: 2048 (8 MiB)
+	Capacity      int64  // bound of the container in bytes; 0: what the file system has, or the device
+	SegmentChunks uint32 // chunks in a segment, a power of two from 32 to 65536; 0: 2048 (8 MiB), fewer in a small container
 }
 
 // Create makes a container at path: a file that does not exist or is empty, or a block device, whose content is
@@ -46,12 +47,19 @@ func CreateOn(d disk.Disk, opt CreateOptions) error {
 	case !opt.Mirror && (opt.Size <= 0 || opt.Size > format.MaxLogicalSize || opt.Size%chunkSize != 0):
 		return fmt.Errorf("%s: size %d: must be a multiple of 4096 bytes, at least 4096 and at most 16 TiB: %w", d.Name(), opt.Size, syscall.EINVAL)
 	}
+	room := opt.Capacity
+	if d.Fixed() && (room == 0 || room > d.Size()) {
+		room = d.Size()
+	}
 	if opt.SegmentChunks == 0 {
 		opt.SegmentChunks = format.DefaultSegmentChunks
+		if room > 0 {
+			opt.SegmentChunks = segmentChunksFor(room)
+		}
 	}
 	geo := format.NewGeometry(opt.SegmentChunks)
-	if limit := segmentLimit(d, geo, 0); limit < firstSegments+metaReserve {
-		return fmt.Errorf("%s: %d bytes are too small, a container needs at least %d: %w", d.Name(), d.Size(),
+	if limit := segmentLimit(d, geo, opt.Capacity); opt.Capacity < 0 || limit < firstSegments+metaReserve {
+		return fmt.Errorf("%s: %d bytes are too small, a container needs at least %d: %w", d.Name(), room,
 			geo.Bytes(firstSegments+metaReserve), syscall.ENOSPC)
 	}
 	now := time.Now()
@@ -59,7 +67,7 @@ func CreateOn(d disk.Disk, opt CreateOptions) error {
 	meta := format.Meta{Flags: format.FlagClean, Seq: 1, Container: super.Container, Size: opt.Size, Time: now.UnixNano(),
 		MapHeight: uint32(heightFor(uint64(opt.Size/chunkSize), format.RefsPerPage)), SegHeight: segmentTreeHeight,
 		Segments: firstSegments, Free: firstSegments,
-		Log: format.LogPlace{Segment: firstLog, Next: nextLog, Seq: 1}, MetaSegment: firstMeta, MetaNext: nextMeta}
+		Log: format.LogPlace{Segment: firstLog, Next: nextLog, Seq: 1}, MetaSegment: firstMeta, MetaNext: nextMeta, Capacity: opt.Capacity}
 	if opt.Mirror {
 		meta.Flags |= format.FlagMirror | format.FlagNoIdentity
 	} else {

@@ -1,6 +1,7 @@
 package aodi
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -25,6 +26,7 @@ type Cut struct {
 	hold      *hold
 	fwd, segs tree
 	log       format.LogPlace // of the head at End
+	cold      format.LogPlace // of the cold head, its segment and chunk
 	chunks    uint64          // of the volume
 	gone      ranges          // what may have to be discarded or zeroed
 	also      ranges          // whatever their age, these are shipped: the mirror has something else there
@@ -40,6 +42,9 @@ type Cut struct {
 
 // birthCache bounds the inverse maps in memory: 48 KiB each with segments of 8 MiB.
 const birthCache = 1024
+
+// ErrCutGone is returned by a cut whose chunks were freed, because writes needed the space. A newer one goes on where it stopped.
+var ErrCutGone = errors.New("the cut was given up: its space was needed")
 
 // CutFrom says what a mirror has got already.
 type CutFrom struct {
@@ -78,9 +83,9 @@ func (v *Volume) newCut(from CutFrom) (*Cut, error) {
 		return nil, err
 	}
 	m := &f.meta
-	c := &Cut{From: from.Position, first: from.Position, fresh: from.Fresh, base: max(from.Base, from.Position), cursor: from.Cursor, End: m.Position, Bytes: int64(m.Logged) * chunkSize, Time: m.Time, v: v, log: m.Log,
+	c := &Cut{From: from.Position, first: from.Position, fresh: from.Fresh, base: max(from.Base, from.Position), cursor: from.Cursor, End: m.Position, Bytes: int64(m.Logged) * chunkSize, Time: m.Time, v: v, log: m.Log, cold: format.LogPlace{Segment: m.ColdSegment, Chunk: m.ColdChunk},
 		chunks: uint64(m.Size) / chunkSize, births: map[uint32][]format.Entry{},
-		hold: &hold{from: from.Position, young: map[uint32]bool{}},
+		hold: &hold{from: from.Position, young: map[uint32]bool{}, yields: true},
 		fwd:  tree{id: treeMap, pages: v.pages, root: m.MapRoot, height: int(m.MapHeight)},
 		segs: tree{id: treeSegment, pages: v.pages, root: m.SegRoot, height: int(m.SegHeight)}}
 	if from.Diverged {
@@ -165,8 +170,16 @@ const headerAhead = 32 << 10
 const maxGone = 1 << 20
 
 // Next fills b, reusing its slices, with further records of the cut, until it has maxBytes of data. b.Jump is set and
-// [b.First, b.End) leads from where the mirror stands to End. Errors: io.EOF when there are no more; *CorruptError; the disk's.
+// [b.First, b.End) leads from where the mirror stands to End. Errors: io.EOF when there are no more; ErrCutGone; *CorruptError; the disk's.
 func (c *Cut) Next(maxBytes int, b *LogBatch) error {
+	err := c.next(maxBytes, b)
+	if c.hold.gone.Load() { // asked afterwards: what was read may have been given to something else already
+		return ErrCutGone
+	}
+	return err
+}
+
+func (c *Cut) next(maxBytes int, b *LogBatch) error {
 	*b = LogBatch{First: c.first, End: c.End, Time: c.Time, Jump: true, Entries: b.Entries[:0], Data: b.Data[:0]}
 	for !c.dataDone && len(b.Data) < maxBytes && len(b.Entries) < maxBatchEntries {
 		if err := c.nextLeaf(b, maxBytes); err != nil {
@@ -364,7 +377,12 @@ func (c *Cut) loadSlots(seg uint32, old bool) ([]format.Entry, error) {
 	case format.SegmentOpen:
 		slots := make([]format.Entry, v.geo.Slots())
 		end := uint32(0)
-		if seg == c.log.Segment {
+		switch {
+		case row.Kind == format.BatchCold && row.MaxPosition <= c.From && !old:
+			return nil, nil
+		case row.Kind == format.BatchCold && seg == c.cold.Segment:
+			end = c.cold.Chunk
+		case seg == c.log.Segment:
 			end = c.log.Chunk
 		}
 		return slots, v.refillSlots(seg, end, slots)

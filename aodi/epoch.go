@@ -109,7 +109,7 @@ func (v *Volume) Stage(b *LogBatch, commit bool) error {
 // stageGapLocked ends a run of records with positions that no record has: a batch counts its records from its first position
 // on, so none goes on behind a gap.
 func (v *Volume) stageGapLocked(end Position, commit bool) error {
-	if _, err := v.openBatchLocked(); err != nil {
+	if _, err := v.openBatchLocked(true); err != nil {
 		return err
 	}
 	v.logEnd = end
@@ -182,7 +182,7 @@ func (v *Volume) stageRecord(e format.Entry, data []byte, end Position) (int, er
 
 // addStagedLocked copies a record into the open batch. It returns the batch, and how many bytes of data the record took.
 func (v *Volume) addStagedLocked(e format.Entry, data []byte) (b *batch, n int, err error) {
-	if b, err = v.openBatchLocked(); err != nil {
+	if b, err = v.openBatchLocked(e.Kind != format.KindData); err != nil {
 		return nil, 0, err
 	}
 	if e.Kind == format.KindData {
@@ -203,7 +203,7 @@ func (v *Volume) closeStagedLocked(commit bool) error {
 			return nil
 		}
 		var err error
-		if b, err = v.openBatchLocked(); err != nil {
+		if b, err = v.openBatchLocked(true); err != nil {
 			return err
 		}
 	}
@@ -233,6 +233,16 @@ func (v *Volume) Commit() (Position, error) {
 	for i := range batches { // an epoch is shown as a whole: a page that cannot be read is found before
 		if err := v.warmEntries(v.main, batches[i].hdr.Entries); err != nil {
 			return v.shown(), err
+		}
+	}
+	for i := range batches {
+		if batches[i].hdr.Flags&format.FlagJump != 0 {
+			v.clean.take()
+			defer v.clean.give()
+			if err := v.settleMain(); err != nil {
+				return v.shown(), err
+			}
+			break
 		}
 	}
 	v.mu.Lock()

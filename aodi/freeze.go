@@ -20,6 +20,7 @@ type frozen struct {
 	batches []metaBatch
 	seals   []metaSeal
 	dead    []uint32
+	sealed  []uint32 // by then
 	void    []uint32 // held, free, and of no use any more
 	opened  int      // segments since the checkpoint before
 	gen     uint64
@@ -130,7 +131,8 @@ func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
 		Log: v.shownPlace, Incarnation: v.incarnation, Logged: v.shownLogged, Mapped: uint64(v.main.mapped),
 		MetaSegment: f.head.segment, MetaChunk: f.head.chunk, MetaNext: f.head.next,
 		Catalog: v.catalogRef, CatalogLen: uint32(len(f.catalogBytes)), Capacity: v.capacity,
-		HistoryFl: v.HistoryFloor(), TrimFloor: v.HistoryFloor(), Jump: v.coming.meta()}
+		HistoryFl: v.HistoryFloor(), TrimFloor: v.HistoryFloor(), Jump: v.coming.meta(),
+		ColdSegment: v.cold.segment, ColdChunk: v.cold.chunk, Live: uint64(v.segs.live)}
 }
 
 // sweepRows bounds how many rows of an earlier life one checkpoint looks at.
@@ -168,15 +170,16 @@ func (v *Volume) collectDeadLocked(f *frozen) error {
 	}
 	f.opened, v.segs.fresh = v.segs.fresh, 0
 	clear(v.segs.filled)
+	f.sealed = slices.Collect(maps.Keys(v.segs.young))
 	return nil
 }
 
-// shortOfSpaceLocked tells whether as many segments as were filled since the last checkpoint would not fit again.
+// shortOfSpaceLocked tells whether as many segments as were filled since the last checkpoint would not fit again, or a write waits.
 func (v *Volume) shortOfSpaceLocked() bool {
 	s := &v.segs
 	free := s.free - min(s.free, uint64(len(s.taken)))
 	limit := v.segmentLimit()
-	return limit-min(limit, s.count)+free < v.checkpointKeep()+uint64(len(s.filled))
+	return v.relief.waiting.Load() > 0 || limit-min(limit, s.count)+free < v.checkpointKeep()+v.coldReserve()+uint64(len(s.filled))
 }
 
 // raiseFloor is called with mapMu held.
@@ -207,7 +210,7 @@ func (v *Volume) placePagesLocked(f *frozen) error {
 		info := v.arena.info[page]
 		p := &frozenPage{page: page, tree: info.tree, level: info.level, index: info.index}
 		f.pages = append(f.pages, p)
-		if err := v.replacePageLocked(&info); err != nil {
+		if err := v.replacePageLocked(page); err != nil {
 			return err
 		}
 		if p.level == 0 && p.tree.id == treeMap && isZero(v.arena.page(page)) {
@@ -222,12 +225,16 @@ func (v *Volume) placePagesLocked(f *frozen) error {
 }
 
 // replacePageLocked counts the page that one of the generation replaces as dead, unless another map has it.
-func (v *Volume) replacePageLocked(p *pageInfo) error {
+func (v *Volume) replacePageLocked(page uint32) error {
+	p := &v.arena.info[page]
 	if !p.old.HasData() {
 		return nil
 	}
 	if h := v.headOf(p.tree); h != nil {
 		if shared, err := h.sharesPage(p.level, p.index, p.old); err != nil || shared {
+			return err
+		}
+		if too, err := v.replacesToo(h, p, page); err != nil || too {
 			return err
 		}
 	}

@@ -87,6 +87,18 @@ func (v *Volume) beginComingLocked(end Position) *coming {
 	return v.coming
 }
 
+// settleMain sees to that no page of the volume's map is newer than the checkpoint: while a jump epoch comes only cleaning
+// changes any. clean is held.
+func (v *Volume) settleMain() error {
+	v.mapMu.RLock()
+	settled := !inMemory(v.main.tree.root)
+	v.mapMu.RUnlock()
+	if settled {
+		return nil
+	}
+	return v.Checkpoint()
+}
+
 // showComingLocked makes the coming map the volume's, and counts what only the old one has led to as dead.
 func (v *Volume) showComingLocked(end Position) error {
 	c, old := v.coming, v.main
@@ -163,15 +175,58 @@ func (h *head) sharesPage(level uint8, index uint64, old ref) (bool, error) {
 	return r.Phys() == old.Phys(), err // the checksum can have come later than the place
 }
 
+// replacesToo tells whether a map under h has a page of the open generation that replaces the same as p, the page of h: where
+// cleaning has changed a page in all maps that have it, the lowest counts what is replaced.
+func (v *Volume) replacesToo(h *head, p *pageInfo, page uint32) (bool, error) {
+	for b := h.beneath(p.level, p.index); b != nil; b = b.beneath(p.level, p.index) {
+		r, err := b.tree.refOf(p.level, p.index)
+		if err != nil || !inMemory(r) {
+			return false, err
+		}
+		if memoryPage(r) != page {
+			o := &v.arena.info[memoryPage(r)]
+			return o.gen == p.gen && o.old.Phys() == p.old.Phys(), nil
+		}
+	}
+	return false, nil
+}
+
 // headOf returns the map that a tree is of, nil when it is none.
 func (v *Volume) headOf(t *tree) *head {
-	switch {
-	case t == &v.main.tree:
-		return v.main
-	case v.coming != nil && t == &v.coming.tree:
-		return &v.coming.head
+	for _, h := range v.roots() {
+		if t == &h.tree {
+			return h
+		}
 	}
 	return nil
+}
+
+// roots are all maps, from the newest to the oldest.
+func (v *Volume) roots() []*head {
+	all := make([]*head, 0, len(v.snaps)+2)
+	if v.coming != nil {
+		all = append(all, &v.coming.head)
+	}
+	all = append(all, v.main)
+	for i := len(v.snaps) - 1; i >= 0; i-- {
+		all = append(all, &v.snaps[i].head)
+	}
+	return all
+}
+
+// rootsOf are the maps that can lead to a chunk: snapshots from before its birth cannot.
+func (v *Volume) rootsOf(e *format.Entry) []*head {
+	all := make([]*head, 0, 4)
+	if v.coming != nil {
+		all = append(all, &v.coming.head)
+	}
+	all = append(all, v.main)
+	for i := len(v.snaps) - 1; i >= 0; i-- {
+		if v.snaps[i].position > e.Birth && !v.snaps[i].passed(0, e.LBA/format.RefsPerPage) {
+			all = append(all, &v.snaps[i].head)
+		}
+	}
+	return all
 }
 
 // replayBatch applies one batch in recovery.

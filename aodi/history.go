@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"cawrm/aodi/format"
@@ -130,18 +131,18 @@ func (v *Volume) OpenMoment(at time.Time) (*View, error) {
 			return nil, err
 		}
 	}
+	v.clean.take() // a map whose pages cleaning has moved is on the disk only with the next checkpoint
+	give := sync.OnceFunc(v.clean.give)
+	defer give()
 	v.mapMu.Lock()
-	var cut *snapshot
-	_, limit := v.Pointers()
-	for _, s := range v.snaps {
-		if !s.cut || s.deleting {
-			continue
+	cut, limit := v.cutBeforeLocked(at)
+	if cut != nil && inMemory(cut.tree.root) {
+		v.mapMu.Unlock()
+		if err := v.Checkpoint(); err != nil {
+			return nil, err
 		}
-		if s.time > at.UnixNano() {
-			limit = min(limit, s.position) // beyond it the moment cannot be
-			break
-		}
-		cut = s
+		v.mapMu.Lock()
+		cut, limit = v.cutBeforeLocked(at)
 	}
 	if cut == nil {
 		defer v.mapMu.Unlock()
@@ -158,6 +159,7 @@ func (v *Volume) OpenMoment(at time.Time) (*View, error) {
 	past := &snapshot{head: head{tree: tree{id: treeMap, arena: a, pages: v.pages, root: cut.tree.root, height: cut.tree.height}, mapped: cut.mapped},
 		position: cut.position, size: cut.size, time: cut.time, logged: cut.logged, log: cut.log}
 	v.mapMu.Unlock()
+	give()
 	w := &View{v: v, snap: past, cut: cut, name: at.UTC().Format(time.RFC3339Nano), done: func() {
 		v.mapMu.Lock()
 		defer v.mapMu.Unlock()
@@ -170,6 +172,21 @@ func (v *Volume) OpenMoment(at time.Time) (*View, error) {
 		return nil, fmt.Errorf("%s at %s: %w", v.d.Name(), w.name, err)
 	}
 	return w, nil
+}
+
+// cutBeforeLocked is the last cut at or before a moment, nil when there is none, and a position beyond which the moment cannot be.
+func (v *Volume) cutBeforeLocked(at time.Time) (cut *snapshot, limit Position) {
+	_, limit = v.Pointers()
+	for _, s := range v.snaps {
+		if !s.cut || s.deleting {
+			continue
+		}
+		if s.time > at.UnixNano() {
+			return cut, min(limit, s.position)
+		}
+		cut = s
+	}
+	return cut, limit
 }
 
 // rollInto applies the records from a cut to a moment to the cut's map. Nobody else has that map yet.
@@ -279,6 +296,9 @@ func (v *Volume) nameCut(cut *snapshot, name string) error {
 	twin := &snapshot{head: head{tree: cut.tree, mapped: cut.mapped, under: cut.under}, name: name, position: cut.position,
 		size: cut.size, time: cut.time, logged: cut.logged, log: cut.log}
 	cut.under = &twin.head
+	if inMemory(cut.tree.root) { // cleaning has moved something of it
+		v.arena.info[memoryPage(cut.tree.root)].more++
+	}
 	v.snaps = slices.Insert(v.snaps, slices.Index(v.snaps, cut), twin)
 	return nil
 }

@@ -41,6 +41,8 @@ func (v *Volume) beginJump(b *LogBatch) (*coming, error) {
 		if _, err := v.Commit(); err != nil {
 			return nil, err
 		}
+		v.clean.take() // cleaning changes pages of the map, too
+		defer v.clean.give()
 		if _, _, ok := v.Coming(); !ok {
 			if err := v.Checkpoint(); err != nil {
 				return nil, err
@@ -86,7 +88,7 @@ func (v *Volume) endJump(c *coming, end Position) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.closeJumpLocked()
-	if _, err := v.openBatchLocked(); err != nil {
+	if _, err := v.openBatchLocked(true); err != nil {
 		return err
 	}
 	v.mapMu.Lock()

@@ -164,6 +164,7 @@ func (d *dropper) drop(slot uint64, r ref) {
 func (d *dropper) flush() {
 	if d.n > 0 && d.fail == nil {
 		d.fail = d.v.segs.addLive(d.seg, -d.n)
+		d.v.segs.drops.Add(1)
 	}
 	d.n = 0
 }

@@ -125,7 +125,7 @@ func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 		arena: &arena{gen: 1}, pages: newPageReader(d, c.Geo), shownSegment: noSegment,
 		hasIdentity: m.Flags&format.FlagNoIdentity == 0, volume: m.Volume,
 		catalogRef: m.Catalog, catalogLen: m.CatalogLen,
-		logged: m.Logged, commit: newTurn(), ready: newReadiness(), reaper: newReaper(), closing: make(chan struct{}),
+		logged: m.Logged, commit: newTurn(), clean: newTurn(), relief: newRelief(), ready: newReadiness(), reaper: newReaper(), closing: make(chan struct{}),
 		queue: make(chan write, 4*batchBuffers), slots: make([]format.Entry, c.Geo.Slots())}
 	v.mirror.Store(m.Flags&format.FlagMirror != 0)
 	v.yields.Store(m.Flags&format.FlagYields != 0)
@@ -138,7 +138,8 @@ func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 		v.coming = v.newComing(j)
 	}
 	v.segs = segmentTable{tree: tree{id: treeSegment, arena: v.arena, pages: v.pages, root: m.SegRoot, height: int(m.SegHeight)},
-		count: m.Segments, free: m.Free, taken: map[uint32]bool{}, dead: map[uint32]bool{}, filled: map[uint32]bool{}}
+		count: m.Segments, free: m.Free, taken: map[uint32]bool{}, dead: map[uint32]bool{}, filled: map[uint32]bool{}, young: map[uint32]bool{}, live: int64(m.Live)}
+	v.segs.keep = v.recentSegments()
 	v.ckpt = checkpointer{seq: m.Seq, place: m.Log, head: metaHead{segment: m.MetaSegment, chunk: m.MetaChunk, next: m.MetaNext}, readyNext: noSegment,
 		run: newTurn(), wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	v.syncer = syncer{d: d, turn: newTurn()}
@@ -164,6 +165,7 @@ func (v *Volume) recover(c *recovery.Container) (recovery.Rolled, error) {
 		return rolled, err
 	}
 	v.head = rolled.Log
+	v.loggedAtOpen = v.logged
 	v.incarnation++
 	v.logEnd = v.shown()
 	v.dur.written.end, v.dur.durable.end = v.logEnd, v.logEnd
@@ -205,6 +207,9 @@ func (v *Volume) recoverHeads(m *format.Meta) error {
 	if err != nil {
 		return err
 	}
+	if err := v.recoverCold(m); err != nil {
+		return err
+	}
 	v.ckpt.head.slots = make([]format.Entry, v.geo.Slots())
 	return v.refillSlots(m.MetaSegment, m.MetaChunk, v.ckpt.head.slots)
 }
@@ -242,7 +247,7 @@ func (v *Volume) resummarize(seg uint32) error {
 	slots := make([]format.Entry, v.geo.Slots())
 	end := uint32(0)
 	for recovery.Fits(v.geo, end) {
-		n, err := v.refillSlot(seg, end, slots)
+		n, _, err := v.refillSlot(seg, end, slots)
 		if err != nil {
 			return err
 		}
@@ -257,7 +262,7 @@ func (v *Volume) resummarize(seg uint32) error {
 // refillSlots reads a head segment's batch headers, up to chunk end, back into its summary.
 func (v *Volume) refillSlots(seg, end uint32, slots []format.Entry) error {
 	for at := uint32(0); at < end; {
-		n, err := v.refillSlot(seg, at, slots)
+		n, _, err := v.refillSlot(seg, at, slots)
 		if err != nil {
 			return err
 		}
@@ -266,23 +271,23 @@ func (v *Volume) refillSlots(seg, end uint32, slots []format.Entry) error {
 	return nil
 }
 
-// refillSlot is refillSlots for one batch; it returns the batch's chunks.
-func (v *Volume) refillSlot(seg, at uint32, slots []format.Entry) (uint32, error) {
+// refillSlot is refillSlots for one batch; it returns the batch's chunks and its header's checksum.
+func (v *Volume) refillSlot(seg, at uint32, slots []format.Entry) (chunks, crc uint32, err error) {
 	buf := chunkPool.Get().(*[]byte)
 	defer chunkPool.Put(buf)
 	off := int64(v.geo.Phys(seg, at)) * chunkSize
 	if err := v.d.ReadAt(*buf, off); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var h format.BatchHeader
 	if err := h.Decode(*buf); err != nil {
-		return 0, fmt.Errorf("%s: batch header at byte %d: %w; run `cawrm check`", v.d.Name(), off, err)
+		return 0, 0, fmt.Errorf("%s: batch header at byte %d: %w; run `cawrm check`", v.d.Name(), off, err)
 	}
 	if at+h.Chunks() > v.geo.Slots() {
-		return 0, fmt.Errorf("%s: batch at byte %d does not fit its segment; run `cawrm check`", v.d.Name(), off)
+		return 0, 0, fmt.Errorf("%s: batch at byte %d does not fit its segment; run `cawrm check`", v.d.Name(), off)
 	}
 	fillSlots(slots, at, &h)
-	return h.Chunks(), nil
+	return h.Chunks(), format.HeaderCRC(*buf), nil
 }
 
 func fillSlots(slots []format.Entry, at uint32, h *format.BatchHeader) {

@@ -43,6 +43,7 @@ type pageInfo struct {
 	index uint64 // number of the page in its level
 	old   ref    // the page on disk that it replaces; Unmapped when there is none
 	final ref    // frozen pages: where the checkpoint puts it
+	more  int    // maps, or pages of maps, that share it beside the first; who writes to it copies it
 }
 
 // arena holds the pages that are newer than the last checkpoint. Guarded by Volume.mapMu.

@@ -12,12 +12,8 @@ import (
 func (v *Volume) writeFrozen(f *frozen) error {
 	w := &pageWriter{v: v, f: f}
 	w.finals()
-	if f.snap != nil {
-		root := f.snap.tree.root
-		w.root(&root)
-		if err := f.completeCatalog(root); err != nil {
-			return err
-		}
+	if err := f.completeCatalog(w); err != nil {
+		return err
 	}
 	for i := range f.batches {
 		if err := w.batch(&f.batches[i]); err != nil {

@@ -60,11 +60,17 @@ func (v *Volume) reap() (more bool, err error) {
 	}
 	v.ckpt.run.take() // no page is on its way between memory and disk
 	defer v.ckpt.run.give()
+	if err := v.settleDeleted(); err != nil {
+		return false, err
+	}
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
 	for i, s := range v.snaps {
 		if !s.deleting {
 			continue
+		}
+		if inMemory(s.tree.root) {
+			return true, nil // cleaning was faster
 		}
 		over := v.main
 		if i+1 < len(v.snaps) {
@@ -82,6 +88,21 @@ func (v *Volume) reap() (more bool, err error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// settleDeleted sees to that no page of a snapshot that is deleted is newer than the checkpoint: cleaning changes such pages.
+func (v *Volume) settleDeleted() error {
+	v.mapMu.RLock()
+	settled := true
+	for _, s := range v.snaps {
+		settled = settled && !(s.deleting && inMemory(s.tree.root))
+	}
+	v.mapMu.RUnlock()
+	if settled {
+		return nil
+	}
+	_, err := v.checkpointLocked(0, nil, nil)
+	return err
 }
 
 // reapWalk is one step of a deletion.

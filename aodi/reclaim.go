@@ -43,6 +43,9 @@ func (v *Volume) reclaim(segs []uint32) {
 		delete(v.segs.taken, seg)
 		v.segs.kept = append(v.segs.kept, seg)
 	}
+	if len(segs) > 0 {
+		v.relief.gave++
+	}
 	v.room.Broadcast()
 }
 
@@ -79,6 +82,43 @@ func (v *Volume) punch(keep int) {
 		v.mapMu.Unlock()
 	}
 }
+
+// Relieve frees what was kept for who might need it, because writes need it more: dead segments of the log that mirrors a little
+// behind would be given in order, what cuts hold that are being shipped, and the oldest part of the history. It does nothing when no
+// write waits. more: something came back, or may with the next call.
+func (v *Volume) Relieve() (more bool, err error) {
+	if v.relief.waiting.Load() == 0 {
+		return false, nil
+	}
+	v.mapMu.Lock()
+	kept := len(v.segs.recent) > 0
+	v.segs.recent = nil
+	for _, h := range v.segs.holds {
+		if h.yields && !h.gone.Load() {
+			kept = true
+			h.from = ^Position(0) // its pages stay: it may be reading one
+			h.gone.Store(true)
+		}
+	}
+	past := v.oldestCutLocked()
+	more = past != nil && past.users == 0
+	for _, s := range v.snaps {
+		more = more || s.deleting
+	}
+	kept = kept && len(v.segs.dead) > 0
+	v.mapMu.Unlock()
+	if !kept && !more {
+		return false, nil
+	}
+	n, err := v.FreeDead() // which gives up a part of the history
+	for reaping := more; reaping && err == nil && v.failure() == nil; {
+		reaping, err = v.reap()
+	}
+	return more || n > 0, err
+}
+
+// GiveBack gives all space that is not used to the file system. Any goroutine.
+func (v *Volume) GiveBack() error { return v.rest() }
 
 // rest is for a volume that is not written to: short lags are over, and what is free goes back to the file system.
 func (v *Volume) rest() error {

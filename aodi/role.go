@@ -175,7 +175,7 @@ func (v *Volume) giveUp() error {
 // branch begins a link of the lineage at end_ptr, as a primary, and enters its term. Writes are held meanwhile.
 func (v *Volume) branch() error {
 	v.mu.Lock()
-	_, err := v.openBatchLocked() // the empty batch has a place: nothing can fail for space between the two steps
+	_, err := v.openBatchLocked(true) // the empty batch has a place: nothing can fail for space between the two steps
 	v.mu.Unlock()
 	if err != nil {
 		return err
@@ -211,7 +211,7 @@ func (v *Volume) enterTerm() error {
 		v.mu.Unlock()
 		return nil
 	}
-	b, err := v.openBatchLocked()
+	b, err := v.openBatchLocked(true)
 	if err == nil {
 		v.logEnd = termAfter(max(v.highest, v.logEnd))
 		v.closeBatchLocked(true)
@@ -232,6 +232,8 @@ func (v *Volume) dropComing() error {
 	if _, _, ok := v.Coming(); !ok {
 		return nil
 	}
+	v.clean.take()
+	defer v.clean.give()
 	if err := v.Checkpoint(); err != nil { // then all its pages are in the container, and counted
 		return err
 	}

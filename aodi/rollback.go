@@ -32,6 +32,7 @@ func (v *Volume) Rollback(to *View, keep string) error {
 	if _, err := v.CreateSnapshot(keep); err != nil {
 		return err
 	}
+	defer v.pauseCleaning()()
 	c, err := v.beginJump(&LogBatch{Jump: true, First: v.shown(), End: v.shown() + 1})
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"cawrm/aodi/disk"
 	"cawrm/aodi/format"
 )
 
@@ -29,12 +28,18 @@ type segmentTable struct {
 	fresh  int               // segments opened since the last checkpoint
 	recent []format.Position // ends of the segments of the log that were sealed last
 	filled map[uint32]bool   // segments of the log that were sealed since the last checkpoint
+	keep   int               // how many of these there are
+	live   int64             // chunks of data that a map refers to
+	drops  atomic.Uint64     // counts what was replaced or discarded
+	young  map[uint32]bool   // sealed since the last checkpoint: not all of it need be on the disk
 }
 
 // hold keeps what a cut refers to from being freed.
 type hold struct {
-	from  format.Position // what is older than this is not needed
-	young map[uint32]bool // segments opened since: the cut does not know them
+	from   format.Position // what is older than this is not needed
+	young  map[uint32]bool // segments opened since: the cut does not know them
+	yields bool            // it may be given up when writes need the space
+	gone   atomic.Bool     // it was
 }
 
 // held tells whether a cut still needs a segment.
@@ -111,6 +116,9 @@ func (s *segmentTable) addLive(seg uint32, n int) error {
 		return fmt.Errorf("%s: segment %d: live count %d falls below zero; run `cawrm check`", s.tree.pages.d.Name(), seg, r.Live)
 	}
 	r.Live = uint32(int64(r.Live) + int64(n))
+	if r.Kind != format.BatchMeta {
+		s.live += int64(n)
+	}
 	s.put(seg, r, at)
 	return nil
 }
@@ -190,9 +198,12 @@ func (s *segmentTable) open(seg uint32, kind format.BatchKind) error {
 func (s *segmentTable) seal(seg uint32, end format.Position) error {
 	return s.update(seg, func(r *format.SegmentRow) {
 		r.State, r.MaxPosition = format.SegmentSealed, end
+		s.young[seg] = true
 		if r.Kind == format.BatchLog {
 			s.filled[seg] = true
-			s.recent = append(s.recent[max(0, len(s.recent)+1-historySegments):], end)
+		}
+		if r.Kind == format.BatchLog && s.keep > 0 {
+			s.recent = append(s.recent[max(0, len(s.recent)+1-s.keep):], end)
 		}
 	})
 }
@@ -215,7 +226,7 @@ func (s *segmentTable) lowerEnds(end format.Position) error {
 }
 
 // historySegments is how many segments of the log are kept for a while when nothing in them is live, so that a mirror that is
-// a little behind gets the log in order.
+// a little behind gets the log in order; fewer in a small container.
 const historySegments = 8
 
 // recentLog tells whether a segment of the log is one of those that were sealed last.
@@ -228,16 +239,4 @@ func (s *segmentTable) release(seg uint32) error {
 	delete(s.dead, seg)
 	s.free++
 	return s.update(seg, func(r *format.SegmentRow) { *r = format.SegmentRow{} })
-}
-
-// segmentLimit is how many segments fit on the disk.
-func segmentLimit(d disk.Disk, geo format.Geometry, capacity int64) uint64 {
-	bytes := int64(format.PhysLimit-format.DataStart) * format.ChunkSize
-	if d.Fixed() {
-		bytes = d.Size()
-	}
-	if capacity > 0 {
-		bytes = min(bytes, capacity)
-	}
-	return uint64(max(0, bytes-format.DataStart*format.ChunkSize) / geo.SegmentBytes())
 }

@@ -216,10 +216,18 @@ func (v *Volume) freezeSnapshotLocked(f *frozen, s *snapshot) {
 	s.position, s.size, s.logged, s.log = v.shown(), v.Size(), v.shownLogged, v.shownPlace
 }
 
-// completeCatalog puts into the catalog what only writing the pages has told: where the new snapshot's map is.
-func (f *frozen) completeCatalog(root ref) error {
-	last := len(f.catalog.Snapshots) - 1
-	f.catalog.Snapshots[last].Root = root
+// completeCatalog puts into the catalog what only writing the pages has told: where the maps are of a snapshot that is new, or
+// in which cleaning has moved something.
+func (f *frozen) completeCatalog(w *pageWriter) error {
+	moved := false
+	for i := range f.catalog.Snapshots {
+		root := &f.catalog.Snapshots[i].Root
+		moved = moved || inMemory(*root)
+		w.root(root)
+	}
+	if !moved {
+		return nil
+	}
 	b, err := f.catalog.Encode(nil)
 	if err == nil && len(b) != len(f.catalogBytes) {
 		err = errors.New("the catalog has changed its length")

@@ -133,10 +133,14 @@ func (t *tree) writable(r ref, level uint8, index uint64) (ref, []byte, error) {
 	if inMemory(r) {
 		i := memoryPage(r)
 		info := &t.arena.info[i]
-		if info.gen == t.arena.gen {
+		switch {
+		case info.gen != t.arena.gen:
+			old = info.final // frozen: what the running checkpoint is about to write
+		case info.more > 0:
+			return t.unshare(i)
+		default:
 			return r, t.arena.page(i), nil
 		}
-		old = info.final // frozen: what the running checkpoint is about to write
 	}
 	var src []byte
 	if r != format.Unmapped {
@@ -160,6 +164,58 @@ func (t *tree) writable(r ref, level uint8, index uint64) (ref, []byte, error) {
 		copy(b, src)
 	}
 	return memoryRef(i), b, nil
+}
+
+// unshare copies a page of the open generation for one of the maps that share it. Nothing on the disk is replaced by that: the
+// page itself does it.
+func (t *tree) unshare(i uint32) (ref, []byte, error) {
+	info := t.arena.info[i]
+	own, b, err := t.arena.alloc(t, info.level, info.index, format.Unmapped)
+	if err != nil {
+		return memoryRef(i), nil, err
+	}
+	copy(b, t.arena.page(i))
+	t.arena.info[i].more--
+	for slot := uint64(0); info.level > 0 && slot < format.RefsPerPage; slot++ {
+		if r := refAt(b, slot); inMemory(r) && t.arena.info[memoryPage(r)].gen == t.arena.gen {
+			t.arena.info[memoryPage(r)].more++
+		}
+	}
+	return memoryRef(own), b, nil
+}
+
+// forRemap is forWrite for a change that all maps get that share a page, so that they go on sharing it. made is what was
+// copied for the same change in other maps, by what it replaces. It returns no page when that included all of the path.
+func (t *tree) forRemap(index uint64, to int, made map[ref]ref) ([]byte, error) {
+	var parent []byte
+	var slot uint64
+	r := t.root
+	for level := t.height - 1; ; level-- {
+		own, done := made[r]
+		var b []byte
+		var err error
+		switch {
+		case done:
+			t.arena.info[memoryPage(own)].more++
+		case inMemory(r) && t.arena.info[memoryPage(r)].gen == t.arena.gen:
+			own, b = r, t.arena.page(memoryPage(r))
+		default:
+			if own, b, err = t.writable(r, uint8(level), index>>(fanBits*level)); err != nil {
+				return nil, err
+			}
+			made[r] = own
+		}
+		if own != r && parent == nil {
+			t.root = own
+		} else if own != r {
+			setRef(parent, slot, own)
+		}
+		if done || level == to {
+			return b, nil
+		}
+		parent, slot = b, index>>(fanBits*(level-1))&fanMask
+		r = refAt(b, slot)
+	}
 }
 
 // settle replaces the reference to a frozen page by the page's place on disk, wherever the tree still holds it.

@@ -10,6 +10,7 @@
 //	        in: Stage, Commit (epoch.go); a jump epoch goes into the coming map, which then becomes main (jump.go, head.go)
 //	map     radix tree of pages, in memory when newer than the checkpoint (tree.go, pages.go) -> Checkpoint (checkpoint.go)
 //	space   dead segment -> freed by a checkpoint (freeze.go) -> used again, or punched when the volume rests (reclaim.go)
+//	        half-dead segment -> Relocate, to the cold head -> dead (cold.go); who waits for space, and how long (space.go)
 //	snapshot a checkpoint's root is kept (snapshots.go), read (view.go), and deleted leaf by leaf (reap.go)
 //	clone    a volume of its own over a snapshot of another one (clone.go)
 //	history  snapshots that nobody named, and the log behind them (history.go)
@@ -41,8 +42,8 @@
 //
 // # Absences
 //
-// No mirroring state: a mirror only reads the log, or a cut. No read cache: the kernel's page cache is it. No cleaning yet:
-// a segment with one live chunk stays.
+// No mirroring state: a mirror only reads the log, or a cut. No read cache: the kernel's page cache is it. No policy of cleaning:
+// which segments, and when, is for whoever calls Relocate.
 package aodi
 
 import (
@@ -95,20 +96,24 @@ type Volume struct {
 	incarnation uint32      // fixed while open, like the next
 	capacity    int64
 
-	mu      sync.Mutex // the head of the log
-	room    *sync.Cond // on mu: a buffer was written, a segment is ready, the map shrank
-	batch   *batch     // open; nil when the next record opens one
-	spare   []*batch
-	buffers mmap.MMap       // the memory of all batches
-	head    format.LogPlace // where the next batch goes, and what it follows
-	slots   []format.Entry  // summary of the head's segment so far
-	logEnd  Position        // position of the next record that is appended
-	logged  uint64          // data chunks appended in the volume's life
-	ticket  uint64          // of the last write that was queued
-	restart bool            // the next batch voids what was staged before it
-	staged  []stagedBatch   // a mirror's batches that are not shown yet
-	commit  turn            // one Commit at a time
-	queue   chan write
+	mu           sync.Mutex // the head of the log
+	room         *sync.Cond // on mu: a buffer was written, a segment is ready, the map shrank
+	batch        *batch     // open; nil when the next record opens one
+	spare        []*batch
+	buffers      mmap.MMap       // the memory of all batches
+	head         format.LogPlace // where the next batch goes, and what it follows
+	slots        []format.Entry  // summary of the head's segment so far
+	logEnd       Position        // position of the next record that is appended
+	logged       uint64          // data chunks appended in the volume's life
+	loggedAtOpen uint64
+	ticket       uint64        // of the last write that was queued
+	restart      bool          // the next batch voids what was staged before it
+	staged       []stagedBatch // a mirror's batches that are not shown yet
+	commit       turn          // one Commit at a time
+	clean        turn          // one Relocate at a time; after commit, before ckpt.run
+	relief       relief
+	taken        time.Time // when the log took its last segment
+	queue        chan write
 
 	mapMu        sync.RWMutex
 	arena        *arena
@@ -124,6 +129,8 @@ type Volume struct {
 	shownLogged  uint64
 	size         atomic.Int64
 	shownEnd     atomic.Uint64
+	cold         coldHead
+	still        int // who lets nothing be moved now
 	catalog      format.Catalog
 	catalogRef   ref
 	catalogLen   uint32
@@ -135,8 +142,9 @@ type Volume struct {
 	reaper          reaper
 	syncer          syncer
 	dur             *durability
-	flushes         atomic.Int64 // since the head's segment was opened
-	sinceCheckpoint atomic.Int64 // bytes appended
+	flushes         atomic.Int64  // since the head's segment was opened
+	sinceCheckpoint atomic.Int64  // bytes appended
+	moved           atomic.Uint64 // data chunks that cleaning wrote, since it was opened
 	corrupt         atomic.Uint64
 	mended          atomic.Uint64
 	failed          atomic.Pointer[error]
@@ -205,23 +213,6 @@ func (v *Volume) isClosed() bool {
 	}
 }
 
-// pagesAhead bounds the map pages that two more segments of the log can change.
-func (v *Volume) pagesAhead() int64 {
-	return min(2*int64(v.geo.Slots()), v.Size()/chunkSize/format.RefsPerPage+1)
-}
-
-// checkpointKeep is the number of segments that records must leave: what the pages in memory take, and those that
-// the segments which the log has already can bring in.
-func (v *Volume) checkpointKeep() uint64 {
-	slots := int64(v.geo.Slots())
-	return metaReserve + uint64((v.mapMemory()/chunkSize+v.pagesAhead())/(slots-slots/32))
-}
-
-func (v *Volume) segmentLimit() uint64 { return segmentLimit(v.d, v.geo, v.capacity) }
-
-// metaReserve is the least number of segments that only checkpoints may take.
-const metaReserve = 3
-
 // throttle waits while the map has more unwritten pages than Options.MapMemory allows. Errors: the checkpoint that would
 // write them cannot, because the disk is full.
 func (v *Volume) throttle() error {
@@ -257,6 +248,7 @@ func (v *Volume) Close() error {
 
 func (v *Volume) close() error {
 	v.ckpt.stop(v)
+	v.relief.stop(v)
 	var err error
 	if v.failure() == nil {
 		err = v.flush() // also when the checkpoint finds no space

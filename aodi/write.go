@@ -89,13 +89,13 @@ func (v *Volume) readOnly() error {
 }
 
 // writeBatchLocked is openBatchLocked for a client's record. It waits while writes are held: the role may be another then.
-func (v *Volume) writeBatchLocked() (*batch, error) {
+func (v *Volume) writeBatchLocked(frees bool) (*batch, error) {
 	for v.Role() == RolePrimary {
 		if v.held && v.failure() == nil {
 			v.room.Wait()
 			continue
 		}
-		b, err := v.openBatchLocked()
+		b, err := v.openBatchLocked(frees)
 		if err != nil || v.Role() == RolePrimary && !v.held {
 			return b, err
 		}
@@ -150,7 +150,7 @@ func (v *Volume) putChunks(lba uint64, p []byte, only *ref) error {
 // putLocked appends as many of the chunks as the open batch takes, and maps them: from here on they are read. Only who
 // holds mu changes what the map says, so the copy can be made before the map is locked, and readers do not wait for it.
 func (v *Volume) putLocked(lba uint64, p []byte, sums []uint32, only *ref) (int, error) {
-	b, err := v.writeBatchLocked()
+	b, err := v.writeBatchLocked(false)
 	if err != nil {
 		return 0, err
 	}
@@ -289,7 +289,7 @@ func (v *Volume) putRange(lba uint64, count int64, kind format.Kind) error {
 func (v *Volume) putRangeStep(lba, end uint64, kind format.Kind) (uint64, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	b, err := v.writeBatchLocked()
+	b, err := v.writeBatchLocked(true)
 	if err != nil {
 		return lba, err
 	}

@@ -60,7 +60,11 @@ func (k *checker) checkHeads() {
 		seg  uint32
 		used bool // what is reserved or empty may not be there yet
 	}{{"log head", m.Log.Segment, m.Log.Chunk > 0}, {"reserved log segment", m.Log.Next, false},
-		{"page head", m.MetaSegment, m.MetaChunk > 0}, {"reserved page segment", m.MetaNext, false}} {
+		{"page head", m.MetaSegment, m.MetaChunk > 0}, {"reserved page segment", m.MetaNext, false},
+		{"cold head", coldHead(m), m.ColdChunk > 0}} {
+		if h.seg == noSegment {
+			continue
+		}
 		if h.used && uint64(h.seg) >= m.Segments {
 			k.rep.bad(2, "the %s is segment %d of %d", h.name, h.seg, m.Segments)
 		}
@@ -75,6 +79,17 @@ func (k *checker) checkHeads() {
 	if m.MetaChunk > k.geo.Slots() {
 		k.rep.bad(2, "pages go on at chunk %d of segment %d, which has %d", m.MetaChunk, m.MetaSegment, k.geo.Slots())
 	}
+	if m.ColdChunk > k.geo.Slots() {
+		k.rep.bad(2, "cold chunks go on at chunk %d of segment %d, which has %d", m.ColdChunk, m.ColdSegment, k.geo.Slots())
+	}
+}
+
+// coldHead is the segment that cleaning goes on in, or noSegment.
+func coldHead(m *format.Meta) uint32 {
+	if m.ColdChunk == 0 {
+		return noSegment
+	}
+	return m.ColdSegment
 }
 
 func (k *checker) checkSizes() {

@@ -34,6 +34,7 @@ func (k *checker) loadRows() {
 // checkRows looks at C9, C10 and C13.
 func (k *checker) checkRows() {
 	m, n := &k.c.Meta, &k.rep.Counts
+	live := uint64(0)
 	if k.lostRows {
 		k.rep.note("parts of the segment table could not be read: their segments count as free")
 	}
@@ -58,16 +59,25 @@ func (k *checker) checkRows() {
 		if row.Kind < format.BatchLog || row.Kind > format.BatchMeta {
 			k.rep.bad(9, "segment %d has kind %d", seg, row.Kind)
 		}
+		if row.Kind != format.BatchMeta {
+			live += uint64(row.Live)
+		}
 		if row.Live > k.geo.Slots() {
 			k.rep.bad(9, "segment %d has %d live chunks of %d", seg, row.Live, k.geo.Slots())
 		}
 	}
 	k.checkHead(m.Log.Segment, format.BatchLog, m.Log.Chunk)
 	k.checkHead(m.MetaSegment, format.BatchMeta, m.MetaChunk)
+	if m.ColdChunk > 0 {
+		k.checkHead(m.ColdSegment, format.BatchCold, m.ColdChunk)
+	}
 	k.checkReserved(m.Log.Next, format.BatchLog)
 	k.checkReserved(m.MetaNext, format.BatchMeta)
 	if !k.lostRows && n.Free != m.Free {
 		k.rep.bad(13, "%d segments are free, the checkpoint says %d", n.Free, m.Free)
+	}
+	if !k.lostRows && live != m.Live {
+		k.rep.bad(13, "%d chunks of data are live, the checkpoint says %d", live, m.Live)
 	}
 }
 
@@ -95,13 +105,13 @@ func (k *checker) checkReserved(seg uint32, kind format.BatchKind) {
 	}
 }
 
-// checkOpen: who is open is a head or reserved. Heads of cleaning are not in the checkpoint.
+// checkOpen: who is open is a head or reserved.
 func (k *checker) checkOpen(seg uint32, row format.SegmentRow) {
 	m := &k.c.Meta
 	switch {
 	case row.Kind == format.BatchLog && (seg == m.Log.Segment || seg == m.Log.Next),
 		row.Kind == format.BatchMeta && (seg == m.MetaSegment || seg == m.MetaNext),
-		row.Kind == format.BatchCold:
+		row.Kind == format.BatchCold && seg == coldHead(m):
 		return
 	}
 	k.rep.bad(10, "segment %d of %s is open and is neither head nor reserved", seg, kindName(row.Kind))

@@ -49,6 +49,8 @@ func (k *checker) readInverse(seg uint32, row format.SegmentRow) {
 		w.limit = min(w.limit, m.Log.Chunk)
 	case seg == m.MetaSegment:
 		w.limit = min(w.limit, m.MetaChunk)
+	case seg == coldHead(m):
+		w.limit = min(w.limit, m.ColdChunk)
 	case seg == m.Log.Next, seg == m.MetaNext:
 		return // nothing was promised of it
 	}
@@ -56,11 +58,11 @@ func (k *checker) readInverse(seg uint32, row format.SegmentRow) {
 		copy(k.slots, w.sum.Slots)
 	}
 	w.run()
-	if row.Kind != format.BatchLog {
+	if row.Kind == format.BatchMeta {
 		return
 	}
-	if row.State == format.SegmentSealed {
-		if limit := k.births(); row.MaxPosition > limit {
+	if row.State == format.SegmentSealed || row.Kind == format.BatchCold {
+		if limit := k.births(); row.MaxPosition > limit && row.Kind == format.BatchLog {
 			k.rep.bad(17, "segment %d: its maximum position %d is above the checkpoint's %d", seg, row.MaxPosition, limit)
 		}
 		if w.max > row.MaxPosition || w.sum != nil && w.max > w.sum.MaxPosition {
@@ -189,10 +191,13 @@ func (w *batchWalk) compare(at uint32, void bool) {
 
 // births is C17 for one batch.
 func (w *batchWalk) births(at uint32) {
+	h := &w.h
+	if w.kind == format.BatchCold {
+		w.coldBirths(at)
+	}
 	if w.kind != format.BatchLog {
 		return
 	}
-	h := &w.h
 	last, ok := format.Position(0), true
 	for i := range h.Entries {
 		b := h.Entries[i].Birth
@@ -213,6 +218,17 @@ func (w *batchWalk) births(at uint32) {
 	if h.Commits() {
 		w.max, w.held = max(w.max, w.held), 0
 	}
+}
+
+// coldBirths is C17 for a batch of chunks that cleaning moved.
+func (w *batchWalk) coldBirths(at uint32) {
+	for i := range w.h.Entries {
+		if b := w.h.Entries[i].Birth; b < w.h.First || b >= w.h.End {
+			w.k.rep.bad(17, "%s: a chunk that was born at %d is in a batch of births [%d, %d)", w.k.at(w.seg, at), b, w.h.First, w.h.End)
+			return
+		}
+	}
+	w.max = max(w.max, w.h.End)
 }
 
 // checkClaims looks at each referenced chunk of a segment: C18, C19, C20.

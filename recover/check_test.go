@@ -285,9 +285,10 @@ func TestCheckFinds(t *testing.T) {
 		{10, "a reserved segment that holds something", func(p *patient) {
 			p.setMeta(func(m *format.Meta) { m.Log.Next = p.segment(sealedLog) })
 		}, []recovery.Rule{15, 18}, "is reserved for log"},
-		{11, "a live count too high", func(p *patient) { p.setRow(p.segment(sealedLog), func(r *format.SegmentRow) { r.Live++ }) }, []recovery.Rule{18}, "its row says"},
+		{11, "a live count too high", func(p *patient) { p.setRow(p.segment(sealedLog), func(r *format.SegmentRow) { r.Live++ }) }, []recovery.Rule{13, 18}, "its row says"},
 		{11, "a live count too low", func(p *patient) { p.setRow(p.meta.MetaSegment, func(r *format.SegmentRow) { r.Live-- }) }, []recovery.Rule{18}, "pages) has"},
 		{12, "too many mapped", func(p *patient) { p.setMeta(func(m *format.Meta) { m.Mapped++ }) }, nil, "chunks are mapped"},
+		{13, "a wrong count of live chunks", func(p *patient) { p.setMeta(func(m *format.Meta) { m.Live++ }) }, nil, "chunks of data are live"},
 		{12, "a lost mapping", func(p *patient) { p.setRef(100, format.Unmapped) }, []recovery.Rule{11, 18}, "chunks are mapped"},
 		{12, "zeroes count as mapped", func(p *patient) { p.setRef(80, format.ZeroRef) }, []recovery.Rule{18}, "chunks are mapped"},
 		{13, "too many free", func(p *patient) { p.setMeta(func(m *format.Meta) { m.Free++ }) }, nil, "segments are free"},

@@ -32,7 +32,7 @@
 // # What a check compares
 //
 // Check reads a container with nothing but package format's description in hand, so it is a second opinion
-// on what the volume wrote. Heads are the open segments that the checkpoint names, reserved the ones that it
+// on what the volume wrote. Heads are the open segments that the checkpoint names: of the log, of pages, of what cleaning moves, reserved the ones that it
 // says come next. A referenced chunk is one that the forward map, that of a jump epoch, a snapshot, the segment tree or the
 // checkpoint itself leads to.
 //
@@ -60,16 +60,16 @@
 //	     is open
 //	C11  a row's live count is the number of referenced chunks of the segment
 //	C12  the checkpoint's count of mapped chunks is the number of references that are not zero
-//	C13  the checkpoint's count of free segments is the number of free rows
+//	C13  the checkpoint's count of free segments is the number of free rows, and its count of live data that of the rows
 //
 // The inverse map
 //
 //	C14  a sealed segment has a valid summary that names the segment, the container and the row's kind
 //	C15  batches stand one behind the other from chunk 0 on, up to the head in an open segment; each batch of
-//	     the log has the sequence, the checksum and the position that follow from the one before
+//	     the log has the sequence, the checksum and the position that follow from the one before; a cold batch names the checksum of the one before
 //	C16  a summary says what the headers of the segment's batches say
 //	C17  births: in a log batch in [first, end) and, but in a jump epoch, strictly growing; in a segment below the maximum of the
-//	     row and of the summary, which are at most the position
+//	     row and of the summary, which are at most the position; a cold batch's in [first, end), below the maximum of the row
 //	C18  the entry of a referenced chunk names the place in the tree that refers to it, and its checksum
 //	C19  a mapped chunk's birth < position; a page's birth <= checkpoint sequence
 //	C20  the data of a mapped chunk match the checksum in its entry (not looked at by a quick check)

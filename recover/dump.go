@@ -141,6 +141,7 @@ func (p *dumper) meta(m *format.Meta) {
 	p.row("  history_floor", position(m.HistoryFl))
 	p.row("  trim_floor", position(m.TrimFloor))
 	p.row("  mapped", fmt.Sprintf("%d chunks, %s", m.Mapped, size(int64(m.Mapped)*format.ChunkSize)))
+	p.row("  live", fmt.Sprintf("%d chunks of data, %s", m.Live, size(int64(m.Live)*format.ChunkSize)))
 	p.row("  logged", fmt.Sprintf("%d chunks, %s", m.Logged, size(int64(m.Logged)*format.ChunkSize)))
 	p.row("  forward map", fmt.Sprintf("height %d, root %s", m.MapHeight, p.ref(m.MapRoot)))
 	p.row("  segment tree", fmt.Sprintf("height %d, root %s", m.SegHeight, p.ref(m.SegRoot)))
@@ -154,6 +155,9 @@ func (p *dumper) meta(m *format.Meta) {
 	p.row("  incarnation", m.Incarnation)
 	p.row("  log goes on", fmt.Sprintf("segment %d chunk %d, then segment %d; batch %d after checksum %08x", m.Log.Segment, m.Log.Chunk, m.Log.Next, m.Log.Seq, m.Log.PrevCRC))
 	p.row("  pages go on", fmt.Sprintf("segment %d chunk %d, then segment %d", m.MetaSegment, m.MetaChunk, m.MetaNext))
+	if m.ColdChunk > 0 {
+		p.row("  cold chunks go on", fmt.Sprintf("segment %d chunk %d", m.ColdSegment, m.ColdChunk))
+	}
 }
 
 func flagNames(f uint32) string {

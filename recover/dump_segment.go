@@ -53,7 +53,7 @@ func (p *dumper) headName(from, n uint64) string {
 	for _, h := range []struct {
 		seg  uint32
 		name string
-	}{{m.Log.Segment, "log head"}, {m.Log.Next, "next log segment"}, {m.MetaSegment, "page head"}, {m.MetaNext, "next page segment"}} {
+	}{{m.Log.Segment, "log head"}, {m.Log.Next, "next log segment"}, {m.MetaSegment, "page head"}, {m.MetaNext, "next page segment"}, {coldHead(m), "cold head"}} {
 		if s := uint64(h.seg); s >= from && s < from+n {
 			names = append(names, h.name)
 		}

@@ -96,13 +96,13 @@ func (c *Container) places() error {
 			return fmt.Errorf("the %s is at chunk %d, outside of %d segments", what, r.Phys(), m.Segments)
 		}
 	}
-	for _, seg := range []uint32{m.Log.Segment, m.Log.Next, m.MetaSegment, m.MetaNext} {
-		if !c.CanReserve(seg) {
+	for _, seg := range []uint32{m.Log.Segment, m.Log.Next, m.MetaSegment, m.MetaNext, coldHead(m)} {
+		if seg != noSegment && !c.CanReserve(seg) {
 			return fmt.Errorf("segment %d is in use or reserved, of %d", seg, m.Segments)
 		}
 	}
-	if slots := c.Geo.Slots(); m.Log.Chunk > slots || m.MetaChunk > slots {
-		return fmt.Errorf("the log goes on at chunk %d and pages at %d, a segment has %d", m.Log.Chunk, m.MetaChunk, slots)
+	if slots := c.Geo.Slots(); m.Log.Chunk > slots || m.MetaChunk > slots || m.ColdChunk > slots {
+		return fmt.Errorf("the log goes on at chunk %d, pages at %d and cold chunks at %d, a segment has %d", m.Log.Chunk, m.MetaChunk, m.ColdChunk, slots)
 	}
 	return nil
 }

@@ -339,6 +339,9 @@ func (m *mender) slotsOf(seg uint32, row *format.SegmentRow) (slots []format.Ent
 	if seg == m.c.Meta.MetaSegment {
 		end = min(end, m.c.Meta.MetaChunk) // a checkpoint with a right checksum can say anything
 	}
+	if seg == coldHead(&m.c.Meta) {
+		end = min(end, m.c.Meta.ColdChunk)
+	}
 	at, _ := m.batches(seg, row.Kind, end, func(at uint32, h *format.BatchHeader) { fillSlots(slots, at, h) })
 	_, used := m.used.live(m.geo, seg)
 	return slots, at >= used && (row.Kind != format.BatchLog || !Fits(m.geo, at))

@@ -54,7 +54,7 @@ func (w *metaWriter) take() (uint32, error) {
 func (w *metaWriter) held(n uint32) bool {
 	old, now := &w.m.c.Meta, &w.m.meta
 	return w.fresh[n] || slices.Contains(w.m.rolled.Passed, n) ||
-		slices.Contains([]uint32{old.Log.Segment, old.Log.Next, old.MetaSegment, old.MetaNext, now.Log.Segment, now.Log.Next}, n)
+		slices.Contains([]uint32{old.Log.Segment, old.Log.Next, old.MetaSegment, old.MetaNext, now.Log.Segment, now.Log.Next, coldHead(old)}, n)
 }
 
 // room tells whether the container may grow to hold segment n. What is kept in memory always may.
@@ -277,7 +277,7 @@ func (m *mender) countRows() {
 		case w.fresh[seg]:
 		case row.Kind == format.BatchMeta && live == 0, row.State == format.SegmentSealed && m.unused(seg, row, live):
 			*row = format.SegmentRow{} // also the head that was
-		case row.State == format.SegmentOpen && row.Kind != format.BatchCold && seg != m.meta.Log.Segment && seg != m.meta.Log.Next:
+		case row.State == format.SegmentOpen && seg != m.meta.Log.Segment && seg != m.meta.Log.Next:
 			row.State = format.SegmentSealed
 		}
 		if row.Kind == format.BatchLog && row.State == format.SegmentSealed {
@@ -292,8 +292,11 @@ func (m *mender) countRows() {
 	for n > 0 && w.rows[n-1].State == format.SegmentFree {
 		n--
 	}
-	m.meta.Segments, m.meta.Free = uint64(n), 0
+	m.meta.Segments, m.meta.Free, m.meta.Live, m.meta.ColdChunk = uint64(n), 0, 0, 0 // cleaning goes on in a new segment
 	for _, row := range w.rows[:n] {
+		if row.Kind != format.BatchMeta {
+			m.meta.Live += uint64(row.Live)
+		}
 		if row.State == format.SegmentFree {
 			m.meta.Free++
 		}

@@ -106,6 +106,8 @@ func (s *chain) next(at uint32) error {
 		switch {
 		case h.Kind == format.BatchMeta && h.Seq < p.seq:
 			return fmt.Errorf("pages of checkpoint %d after those of %d", h.Seq, p.seq)
+		case h.Kind == format.BatchCold && h.PrevCRC != p.crc:
+			return fmt.Errorf("a batch names %#08x as the checksum of the header before it, which has %#08x", h.PrevCRC, p.crc)
 		case h.Kind != format.BatchLog:
 		case h.Seq != p.seq+1:
 			return fmt.Errorf("batch %d after batch %d", h.Seq, p.seq)

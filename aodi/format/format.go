@@ -39,6 +39,7 @@
 //	 184  8  catalog reference       192  4  catalog bytes      200  8  capacity, bytes, 0 = none
 //	 208  8  free segments
 //	 216  8  jump: map root         224  8  its mapped chunks 232  8  its end, 0 = none   240  8  base    248  8  cursor
+//	 256  4  cold segment          260  4  next chunk in it, 0 = none                   264  8  live chunks of data
 //	4092  4  crc of the 4092 bytes before
 //
 // Recovery takes the valid meta chunk with the greater sequence. Incarnation grows by one each time the
@@ -89,6 +90,9 @@
 // holds, of each chunk that was born in [first, end), only the newest content as of end; all of its batches have
 // the same first and end. next is the segment in which the log goes on when this one is full.
 // logged is the number of data chunks that the log took before this batch, in the life of the volume.
+//
+// A cold batch holds chunks that cleaning moved, with the births and checksums that they had. Its prev is the checksum of the
+// header before it in the same segment, 0 in the first; [first, end) spans its births; seq, logged and next are zero.
 //
 // An entry is the inverse map of one record:
 //

@@ -47,6 +47,9 @@ type Meta struct {
 	Capacity    int64  // bound of the container, bytes; 0: none
 	Free        uint64 // segments below Segments that are free
 	Jump        Jump
+	ColdSegment uint32 // head of the chunks that cleaning moves; none while ColdChunk is 0
+	ColdChunk   uint32
+	Live        uint64 // chunks of data that a map refers to, in all segments
 }
 
 // Jump is how far a mirror has got with a jump epoch: a second forward map, which becomes the first one when it ends.
@@ -99,6 +102,9 @@ func (m *Meta) Encode(b []byte) {
 	le.PutUint64(b[232:], uint64(m.Jump.End))
 	le.PutUint64(b[240:], uint64(m.Jump.Base))
 	le.PutUint64(b[248:], m.Jump.Cursor)
+	le.PutUint32(b[256:], m.ColdSegment)
+	le.PutUint32(b[260:], m.ColdChunk)
+	le.PutUint64(b[264:], m.Live)
 	seal(b)
 }
 
@@ -134,6 +140,8 @@ func DecodeMeta(b []byte) (Meta, error) {
 	m.Capacity = int64(le.Uint64(b[200:]))
 	m.Free = le.Uint64(b[208:])
 	m.Jump = Jump{Ref(le.Uint64(b[216:])), le.Uint64(b[224:]), Position(le.Uint64(b[232:])), Position(le.Uint64(b[240:])), le.Uint64(b[248:])}
+	m.ColdSegment, m.ColdChunk = le.Uint32(b[256:]), le.Uint32(b[260:])
+	m.Live = le.Uint64(b[264:])
 	if m.Size < 0 || m.Size > MaxLogicalSize || m.Size%ChunkSize != 0 || m.MapHeight < 1 || m.MapHeight > 4 ||
 		m.SegHeight < 1 || m.SegHeight > 4 || m.CatalogLen > MaxCatalog || m.Segments > PhysLimit || m.Capacity < 0 {
 		return m, fmt.Errorf("meta chunk: %w", ErrInvalid)

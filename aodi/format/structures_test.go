@@ -40,7 +40,7 @@ func structures() []structure {
 		SegHeight: 2, SegRoot: 0xb1b2b30000005678, Segments: 131072, Log: format.LogPlace{Segment: 0x21, Chunk: 0x22, Next: 0x23,
 			PrevCRC: 0x24252627, Seq: 0x28292a2b2c2d2e2f}, Incarnation: 0x31, MetaSegment: 0x32, MetaChunk: 0x33, MetaNext: 0x34,
 		Logged: 0x41424344, Mapped: 0x51525354, HistoryFl: 0x61626364, TrimFloor: 0x71727374, Catalog: 0xc1c2c3000000789a,
-		CatalogLen: 0x2345, Capacity: 2 << 40, Free: 0x81828384}
+		CatalogLen: 0x2345, Capacity: 2 << 40, Free: 0x81828384, ColdSegment: 0x91929394, ColdChunk: 0x95, Live: 0x96979899}
 	catalog := format.Catalog{
 		Lineage: []format.Lineage{{ID: uuid(0x30), Start: 0}, {ID: uuid(0x50), Start: 1 << 48}},
 		Mirrors: []format.Mirror{{ID: "b", URL: "cawrm://b:7788/vol", SyncPtr: 4711}, {ID: "", URL: "", SyncPtr: 1}},

@@ -18,6 +18,7 @@ var allowed = map[string]string{
 	"cawrm/cawrm/nbd":   "",
 	"cawrm/cawrm/delta": "cawrm/aodi/format",
 	"cawrm/cawrm":       "cawrm/aodi cawrm/aodi/format cawrm/cawrm/delta cawrm/cawrm/nbd cawrm/cawrm/wire",
+	"cawrm/gc":          "cawrm/aodi cawrm/aodi/format",
 	"cawrm/nbdsrv":      "",
 	"cawrm/wan":         "",
 }

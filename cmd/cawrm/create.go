@@ -14,9 +14,10 @@ import (
 )
 
 type createFlags struct {
-	size   value.Size
-	mirror bool
-	force  bool
+	size     value.Size
+	capacity value.Size
+	mirror   bool
+	force    bool
 }
 
 func newCreate() *cobra.Command {
@@ -27,41 +28,52 @@ func newCreate() *cobra.Command {
 		Long: `Make a volume, or an empty mirror that takes size and content from its source.
 
 PATH is a file that does not exist or is empty, or a block device that holds nothing. A file grows with what is
-written to the volume, whatever its size. SIZE takes the suffixes K, M, G and T (powers of 1024); it is a
-multiple of 4096 bytes, at most 16T.`,
+written to the volume, whatever its size, unless --capacity bounds it. SIZE takes the suffixes K, M, G and T (powers of 1024); it is a
+multiple of 4096 bytes, at most 16T.
+
+With --capacity the container takes at most so many bytes of the file system, or of the device. Space that is overwritten or
+discarded is made free again by cleaning, which needs some room: a volume that is to be written all over should be at most
+four fifths of the capacity. One that is larger gets ENOSPC when too much of it holds data, until some is discarded.`,
 		Example: `  cawrm create disk.img --size 10G
   cawrm create /dev/vdb --size 500G
+  cawrm create disk.img --size 800M --capacity 1000M
   cawrm create copy.img --mirror`,
 		Args: exactArgs("PATH"),
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
 	c.Flags().Var(&f.size, "size", "logical size of the volume")
+	c.Flags().Var(&f.capacity, "capacity", "bound of the container (default: what the file system has, or the device)")
 	c.Flags().BoolVar(&f.mirror, "mirror", false, "an empty mirror: size and identity come from its source")
 	c.Flags().BoolVar(&f.force, "force", false, "overwrite what a block device holds")
 	return c
 }
 
 func (f *createFlags) run(c *cobra.Command, path string) error {
-	if err := f.check(c.Flags().Changed("size")); err != nil {
+	if err := f.check(c.Flags().Changed("size"), c.Flags().Changed("capacity")); err != nil {
 		return err
 	}
 	if err := f.clear(path); err != nil {
 		return err
 	}
-	if err := aodi.Create(path, aodi.CreateOptions{Size: int64(f.size), Mirror: f.mirror}); err != nil {
+	if err := aodi.Create(path, aodi.CreateOptions{Size: int64(f.size), Capacity: int64(f.capacity), Mirror: f.mirror}); err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
 	if f.mirror {
 		fmt.Fprintf(c.OutOrStdout(), "created %s: an empty mirror\nnext: cawrm serve %s --peer ADDR, and --mirror cawrm://HOST:PORT/NAME at the source\n", path, path)
 		return nil
 	}
+	if most := aodi.MaxLive(int64(f.size), int64(f.capacity)); f.capacity > 0 && int64(f.size) > most {
+		fmt.Fprintf(c.ErrOrStderr(), "cawrm: warning: a capacity of %s holds %d bytes of data: writes beyond that get ENOSPC until some is discarded\n", f.capacity, most)
+	}
 	fmt.Fprintf(c.OutOrStdout(), "created %s: a volume of %s\nnext: cawrm serve %s --nbd ADDR\n", path, f.size, path)
 	return nil
 }
 
 // check finds wrong usage.
-func (f *createFlags) check(sized bool) error {
+func (f *createFlags) check(sized, bounded bool) error {
 	switch {
+	case bounded && f.capacity <= 0:
+		return usagef("--capacity %s: give the bytes that the container may take", f.capacity)
 	case sized && f.mirror:
 		return usagef("--size and --mirror exclude each other: a mirror takes its size from its source")
 	case !sized && !f.mirror:

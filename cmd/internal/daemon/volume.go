@@ -15,6 +15,7 @@ import (
 	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/metric"
 	"cawrm/cmd/internal/value"
+	"cawrm/gc"
 	"cawrm/nbdsrv"
 	recovery "cawrm/recover"
 )
@@ -33,6 +34,7 @@ type VolumeConfig struct {
 type served struct {
 	err     error
 	volume  *aodi.Volume
+	cleaner *gc.Cleaner // nil with VolumeConfig.Rescue
 	rescued recovery.Rescued
 
 	base   *served      // of a clone: what it was made of
@@ -71,6 +73,9 @@ func openVolume(cfg VolumeConfig, log *slog.Logger) (v *served, err error) {
 	case err != nil:
 		return nil, err
 	}
+	if !cfg.Rescue {
+		v.cleaner = gc.Start(v.volume, gc.Options{Logger: log.With("volume", cfg.Name)})
+	}
 	return v, nil
 }
 
@@ -89,6 +94,9 @@ func (v *served) role() string {
 func (v *served) close(log *slog.Logger) error {
 	if v.volume == nil {
 		return nil
+	}
+	if v.cleaner != nil {
+		v.cleaner.Close()
 	}
 	if err := v.volume.Close(); err != nil {
 		return fmt.Errorf("close %s: %w", v.cfg.Path, err)

@@ -1,0 +1,287 @@
+package gc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"cawrm/aodi"
+)
+
+// Options say how to clean. The zero value is good.
+type Options struct {
+	Policy Policy // nil: CostBenefit
+	Logger *slog.Logger
+}
+
+// Cleaner cleans one volume.
+type Cleaner struct {
+	v      *aodi.Volume
+	policy Policy
+	log    *slog.Logger
+	wake   <-chan struct{}
+	detach func()
+	quit   chan struct{}
+	once   sync.Once
+	done   chan struct{}
+
+	cleaned atomic.Uint64 // segments
+	queue   []Candidate   // runClean's: the best of those that there were, worst first
+	tired   time.Time     // an error came; not before then again
+}
+
+// Start begins to clean.
+func Start(v *aodi.Volume, opt Options) *Cleaner {
+	c := &Cleaner{v: v, policy: opt.Policy, log: opt.Logger, quit: make(chan struct{}), done: make(chan struct{})}
+	if c.policy == nil {
+		c.policy = CostBenefit
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.wake, c.detach = v.Attach()
+	go c.runClean()
+	return c
+}
+
+// Close ends cleaning after the slice that is under way. Writes that wait for space get ENOSPC.
+func (c *Cleaner) Close() {
+	c.once.Do(func() {
+		close(c.quit)
+		<-c.done
+		c.detach()
+	})
+}
+
+// Cleaned is how many segments were cleaned.
+func (c *Cleaner) Cleaned() uint64 { return c.cleaned.Load() }
+
+const (
+	lookEvery = time.Second // also when nobody asks
+	pauseMost = 10 * time.Millisecond
+	tiredFor  = time.Second
+)
+
+// runClean cleans when it is needed.
+func (c *Cleaner) runClean() {
+	defer close(c.done)
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.quit:
+			return
+		case <-c.wake:
+		case <-t.C:
+		}
+		if needed(c.v.Space()) {
+			c.v.Round(c.round)
+		}
+	}
+}
+
+// keepFree is how many segments are to be free.
+func keepFree(s aodi.Space) uint64 { return s.Keep + 2*s.Low }
+
+// leastGarbage is the least garbage for which a container is cleaned that only the file system bounds.
+const leastGarbage = 64 << 20
+
+// needed tells whether there is something to do.
+func needed(s aodi.Space) bool {
+	if s.Waiting > 0 {
+		return true
+	}
+	if s.Bounded {
+		return s.Free < keepFree(s)
+	}
+	return s.GarbageBytes > max(s.LiveBytes, leastGarbage)
+}
+
+var errQuit = errors.New("the cleaner was closed")
+
+// round cleans until there is space enough, or nothing more can be gained.
+func (c *Cleaner) round() {
+	if time.Now().Before(c.tired) {
+		return
+	}
+	c.queue = c.queue[:0]
+	err := error(nil)
+	for more := true; more && err == nil; {
+		select {
+		case <-c.quit:
+			return
+		default:
+		}
+		more, err = c.step()
+	}
+	if err != nil && !errors.Is(err, errQuit) {
+		c.log.Warn("cleaning", "err", err)
+		c.tired = time.Now().Add(tiredFor)
+	}
+}
+
+// step frees what is dead, or cleans one more segment. more: there may be something to do yet. A checkpoint costs space, too, so
+// it waits until it gives back more, or there is no other way.
+func (c *Cleaner) step() (more bool, err error) {
+	s := c.v.Space()
+	if !needed(s) {
+		return false, nil
+	}
+	if s.Dead >= s.Low || s.Waiting > 0 && s.Dead > s.Cold/2 {
+		if n, err := c.v.FreeDead(); err != nil || n > 0 {
+			return true, err
+		}
+	}
+	victim, ok, err := c.next(s)
+	if err == nil && ok {
+		err = c.clean(victim)
+	}
+	if err != nil && !errors.Is(err, syscall.ENOSPC) {
+		return false, err
+	}
+	if ok && err == nil {
+		return true, nil
+	}
+	n, young := 0, s.Young > 0 && !ok // a checkpoint lets these be cleaned
+	err = nil
+	for i := 0; i < 2 && n == 0 && err == nil && (c.v.Space().Dead > 0 || young && i == 0); i++ { // what the log has just filled comes with the second
+		n, err = c.v.FreeDead()
+	}
+	more = n > 0 || young
+	if err == nil && !more {
+		more, err = c.v.Relieve()
+	}
+	return more, err
+}
+
+// clean moves what is live out of one segment.
+func (c *Cleaner) clean(victim Candidate) error {
+	began := time.Now()
+	_, err := c.v.Relocate(victim.Segment, func() error {
+		took := time.Since(began)
+		if s := c.v.Space(); s.Waiting > 0 || s.Free < s.Keep+s.Low {
+			took = 0
+		}
+		select {
+		case <-c.quit:
+			return errQuit
+		case <-time.After(min(took, pauseMost)):
+		}
+		began = time.Now()
+		return nil
+	})
+	if err == nil {
+		c.cleaned.Add(1)
+	}
+	if errors.Is(err, aodi.ErrNotCleanable) {
+		return nil
+	}
+	return err
+}
+
+// atOnce is how many segments are chosen at a time: by the last of them the table looks different.
+const atOnce = 8
+
+// next returns the best segment.
+func (c *Cleaner) next(s aodi.Space) (Candidate, bool, error) {
+	if len(c.queue) == 0 {
+		var err error
+		if c.queue, err = best(c.v, s, c.policy, mostLive, atOnce); err != nil || len(c.queue) == 0 {
+			return Candidate{}, false, err
+		}
+	}
+	n := len(c.queue) - 1
+	victim := c.queue[n]
+	c.queue = c.queue[:n]
+	return victim, true, nil
+}
+
+// best returns the n best segments of which less than most is live, the best one last.
+func best(v *aodi.Volume, s aodi.Space, policy Policy, most float64, n int) ([]Candidate, error) {
+	var all []Candidate
+	err := v.Sealed(func(seg aodi.SealedSegment) bool {
+		if c, ok := candidate(seg, s.SegmentChunks, most); ok {
+			all = append(all, c)
+		}
+		return true
+	})
+	slices.SortFunc(all, func(a, b Candidate) int {
+		switch x, y := policy(a), policy(b); {
+		case x < y:
+			return -1
+		case x > y:
+			return 1
+		}
+		return int(b.Segment) - int(a.Segment)
+	})
+	return all[max(0, len(all)-n):], err
+}
+
+// Progress is how far Run has come.
+type Progress struct {
+	Segments int   `json:"segments_cleaned"`
+	Moved    int64 `json:"moved_bytes"`
+	Garbage  int64 `json:"garbage_bytes"` // that is left
+}
+
+// byHand is the share that is live above which Run leaves a segment alone.
+const byHand = 0.95
+
+// Run cleans every segment that is worth it, beside the cleaner, and gives the space back to the file system. progress is called
+// after each segment. Errors: the context's; those of cleaning.
+func (c *Cleaner) Run(ctx context.Context, progress func(Progress)) (Progress, error) {
+	var p Progress
+	tried := map[uint32]bool{}
+	tell := func() {
+		p.Garbage = c.v.Space().GarbageBytes
+		if progress != nil {
+			progress(p)
+		}
+	}
+	between := func() error {
+		select {
+		case <-c.quit:
+			return errQuit
+		default:
+			return ctx.Err()
+		}
+	}
+	if err := c.v.Checkpoint(); err != nil { // what was sealed since the last one can be cleaned then
+		return p, err
+	}
+	for {
+		all, err := best(c.v, c.v.Space(), c.policy, byHand, 1<<30)
+		all = slices.DeleteFunc(all, func(v Candidate) bool { return tried[v.Segment] })
+		if err != nil || len(all) == 0 {
+			break
+		}
+		for i := len(all) - 1; i >= 0; i-- { // each once: what moves meanwhile would never end
+			tried[all[i].Segment] = true
+			n, err := c.v.Relocate(all[i].Segment, between)
+			p.Moved += int64(n) * 4096
+			if errors.Is(err, aodi.ErrNotCleanable) {
+				continue
+			}
+			if err != nil {
+				tell()
+				return p, err
+			}
+			p.Segments++
+			c.cleaned.Add(1)
+			tell()
+			if s := c.v.Space(); s.Dead >= max(1, s.Low) {
+				if _, err := c.v.FreeDead(); err != nil {
+					return p, err
+				}
+			}
+		}
+	}
+	err := c.v.GiveBack()
+	tell()
+	return p, err
+}
