@@ -104,9 +104,11 @@ func (v *Volume) runCheckpoint() {
 				err = v.Checkpoint()
 			} else { // nobody else brings space back
 				v.Round(func() {
-					if due {
+					gave := v.gave()
+					if due || v.relief.waiting.Load() == 0 {
 						err = v.Checkpoint()
-					} else {
+					}
+					if err == nil && v.relief.waiting.Load() > 0 && v.gave() == gave {
 						err = v.relieve()
 					}
 				})

@@ -102,6 +102,23 @@ func (v *Volume) expireLocked() {
 	}
 }
 
+// forgetLocked gives up the oldest eighth of the history.
+func (v *Volume) forgetLocked() {
+	var cuts []*snapshot
+	for _, s := range v.snaps {
+		if s.cut && !s.deleting {
+			cuts = append(cuts, s)
+		}
+	}
+	for _, s := range cuts[:(len(cuts)+7)/8] {
+		if s.users > 0 {
+			break
+		}
+		s.deleting = true
+		v.log.Warn("space is short: the history gives way", "from", time.Unix(0, s.time).UTC())
+	}
+}
+
 // outOfWindow tells whether a cut is old enough that nothing before it is wanted.
 func (v *Volume) outOfWindow(w HistoryWindow, s *snapshot) bool {
 	return w.Age > 0 && v.now().UnixNano()-s.time >= int64(w.Age) || w.Bytes > 0 && int64(v.logged-s.logged)*chunkSize >= w.Bytes

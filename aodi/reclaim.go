@@ -100,8 +100,7 @@ func (v *Volume) Relieve() (more bool, err error) {
 			h.gone.Store(true)
 		}
 	}
-	past := v.oldestCutLocked()
-	more = past != nil && past.users == 0
+	v.forgetLocked()
 	for _, s := range v.snaps {
 		more = more || s.deleting
 	}
@@ -110,9 +109,12 @@ func (v *Volume) Relieve() (more bool, err error) {
 	if !kept && !more {
 		return false, nil
 	}
-	n, err := v.FreeDead() // which gives up a part of the history
+	n, err := v.FreeDead()
 	for reaping := more; reaping && err == nil && v.failure() == nil; {
 		reaping, err = v.reap()
+	}
+	if more && err == nil { // what only these had is dead now
+		_, err = v.FreeDead()
 	}
 	return more || n > 0, err
 }
