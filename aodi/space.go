@@ -259,7 +259,7 @@ func (v *Volume) Round(clean func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r.ended = max(r.ended, round)
-	if r.barren = 0; r.gave == gave {
+	if r.barren = 0; r.gave == gave && r.waiting.Load() > 0 { // only for who waits all is tried
 		r.barren = 1 + drops
 	}
 	v.room.Broadcast()
