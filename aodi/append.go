@@ -188,7 +188,7 @@ func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 	if b == nil || len(b.hdr.Entries) == 0 && v.Role() == RolePrimary && v.logEnd == b.hdr.First {
 		return write{}, false // an empty batch stays open; a mirror's can carry a commit, and a promotion's a gap
 	}
-	v.batch = nil
+	v.batch, v.void = nil, false
 	if commit && (v.jumpEnd == 0 || v.coming.whole) { // a rollback's batches are a client's that commit nothing
 		b.hdr.Flags |= format.FlagCommit
 	}

@@ -313,7 +313,7 @@ func (v *Volume) Unstage() error {
 		v.logEnd, v.logged = v.staged[n-1].hdr.End, v.staged[n-1].logged
 	}
 	v.staged = v.staged[:n]
-	v.restart = true
+	v.restart, v.void = true, true
 	return nil
 }
 

@@ -67,7 +67,7 @@ func (v *Volume) freeze(flags uint32, snap *snapshot, change func()) (*frozen, e
 	f := &frozen{ticket: v.ticket, head: v.ckpt.head}
 	f.head.slots = append([]format.Entry(nil), f.head.slots...)
 	v.sinceCheckpoint.Store(0)
-	if v.Role() == RolePrimary || jump {
+	if v.Role() == RolePrimary || jump && !v.void {
 		v.shownPlace, v.shownLogged = v.head, v.logged
 	}
 	if change != nil {

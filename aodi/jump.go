@@ -106,7 +106,7 @@ func (v *Volume) closeJumpLocked() {
 	}
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
-	if v.batch == nil {
+	if v.batch == nil && !v.void { // else recovery comes through what was given up, as it did
 		v.shownPlace, v.shownLogged = v.head, v.logged
 	}
 }

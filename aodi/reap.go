@@ -163,7 +163,10 @@ func (w *reapWalk) page(level uint8, index uint64, r ref) error {
 	if inMemory(above) && w.v.arena.info[memoryPage(above)].old.Phys() == r.Phys() {
 		return nil // the next checkpoint counts it, since nobody shares it any more
 	}
-	return w.v.dropPageLocked(r)
+	if err := w.v.dropPageLocked(r); err != nil {
+		return w.v.fail(err)
+	}
+	return nil
 }
 
 // leaf counts what a leaf leads to and neither neighbour has at that place.
@@ -181,5 +184,8 @@ func (w *reapWalk) leaf(index uint64, b []byte) error {
 			d.drop(slot, r)
 		}
 	}
-	return d.done()
+	if err := d.done(); err != nil {
+		return w.v.fail(err) // some of it may be counted: it cannot be tried again
+	}
+	return nil
 }

@@ -108,6 +108,7 @@ type Volume struct {
 	loggedAtOpen uint64
 	ticket       uint64        // of the last write that was queued
 	restart      bool          // the next batch voids what was staged before it
+	void         bool          // what stands before the head was given up, and nothing was written since
 	staged       []stagedBatch // a mirror's batches that are not shown yet
 	commit       turn          // one Commit at a time
 	clean        turn          // one Relocate at a time; after commit, before ckpt.run

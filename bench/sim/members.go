@@ -136,7 +136,7 @@ func (w *world) opVerify() {
 		r, err := m.Verify(ctx, w.seed%2 == 0, func(int64, int64) {})
 		done <- outcome{r, err}
 	}()
-	if v := w.source().v; w.source().up() {
+	if v := w.source().v; w.source().up() && w.burst == nil && v.Status().Failed == nil {
 		for range w.rng.IntN(8) { // beside it
 			s, k := w.place(sectors)
 			plan, p := w.model.write(s, k)
