@@ -250,6 +250,7 @@ func (v *Volume) remap(seg uint32, h *format.BatchHeader, crc uint32, from []for
 	fillSlots(c.slots, c.chunk, h)
 	c.max = max(c.max, h.End)
 	c.chunk, c.prev = c.chunk+h.Chunks(), crc
+	v.segs.filled[seg] = true // the checkpoint before leads to it, and no record of the log tells where the copy is
 	err = v.segs.addLive(seg, -moved)
 	if err == nil {
 		err = v.segs.addLive(c.segment, moved)

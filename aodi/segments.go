@@ -27,7 +27,7 @@ type segmentTable struct {
 	reuses atomic.Uint64     // segments that were given out again
 	fresh  int               // segments opened since the last checkpoint
 	recent []format.Position // ends of the segments of the log that were sealed last
-	filled map[uint32]bool   // segments of the log that were sealed since the last checkpoint
+	filled map[uint32]bool   // not to be freed by the next checkpoint: filled by the log, or cleaned, since the last one
 	keep   int               // how many of these there are
 	live   int64             // chunks of data that a map refers to
 	drops  atomic.Uint64     // counts what was replaced or discarded
