@@ -173,12 +173,12 @@ func (s *shipment) giveUp(err error) {
 // epoch may end wherever the read did, but not beyond a snapshot. With a large lag, or where the log is not complete any more,
 // it goes on with a jump epoch: each chunk once, as of a cut that lies ahead.
 func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
+	ep.check = nil // it was another frame's before
 	for {
 		if s.cut != nil {
 			return s.readCut(ep)
 		}
 		at := s.log.Position()
-		ep.check = nil
 		_, durable := s.m.v.Pointers() // before the snapshots: one that is made meanwhile lies at or above it
 		stop := s.next(at)
 		if stop != nil && stop.Position == at {
