@@ -63,6 +63,7 @@ func (r *LogReader) Next(limit Position, maxBytes int, b *LogBatch) error {
 	from := r.pos
 	err := r.next(limit, maxBytes, b)
 	if from < r.v.HistoryFloor() { // asked afterwards: what was read may have been given to something else already
+		r.pos = from // nobody has got what was read
 		return fmt.Errorf("%w: %d, history_floor is %d", ErrHistoryGone, from, r.v.HistoryFloor())
 	}
 	return err
