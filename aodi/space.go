@@ -110,7 +110,7 @@ func (v *Volume) fullLocked() error {
 	live, leaves := v.segs.live, min(v.leaves(), v.main.mapped+1)
 	v.mapMu.RUnlock()
 	if most := fullAt(v.geo, v.segmentLimit(), leaves); live >= most {
-		return fmt.Errorf("%s: %d bytes are live, of at most %d: discard some, or make the container larger with `cawrm resize`: %w",
+		return fmt.Errorf("%s: %d bytes are live, of at most %d: discard some, or delete snapshots: %w",
 			v.d.Name(), live*chunkSize, most*chunkSize, syscall.ENOSPC)
 	}
 	return nil
