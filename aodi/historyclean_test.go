@@ -2,6 +2,7 @@ package aodi_test
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,8 +16,9 @@ func TestHistoryGivesWay(t *testing.T) {
 	if err := aodi.CreateOn(d, aodi.CreateOptions{Size: 4 << 20, Capacity: 24 << 20, SegmentChunks: 32}); err != nil {
 		t.Fatal(err)
 	}
-	at := time.Unix(1000, 0)
-	opt := aodi.Options{CheckpointBytes: 256 << 10, History: aodi.HistoryWindow{Age: time.Hour}, Now: func() time.Time { return at }}
+	var clock atomic.Int64
+	clock.Store(time.Unix(1000, 0).UnixNano())
+	opt := aodi.Options{CheckpointBytes: 256 << 10, History: aodi.HistoryWindow{Age: time.Hour}, Now: func() time.Time { return time.Unix(0, clock.Load()) }}
 	v := open(t, d, opt)
 	rng := newRand(seedOf(t))
 	now := make(shadow, 1024)
@@ -27,14 +29,14 @@ func TestHistoryGivesWay(t *testing.T) {
 		}
 		now[c] = stamp
 		if stamp%100 == 0 {
-			at = at.Add(time.Second)
+			clock.Add(int64(time.Second))
 		}
 	}
 	from := v.HistoryFrom()
 	if from.IsZero() || !from.After(time.Unix(1000, 0)) {
 		t.Errorf("the history begins at %v", from)
 	}
-	w, err := v.OpenMoment(at)
+	w, err := v.OpenMoment(opt.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +33,7 @@ type member struct {
 	v     *aodi.Volume
 	site  *site
 	links []*cawrm.Mirror
-	cut   bool // what it dials is not there
+	cut   atomic.Bool // what it dials is not there
 }
 
 func newFamily(t testing.TB, chunks int64, names ...string) *family {
@@ -65,7 +66,7 @@ func (m *member) open(to ...string) *member {
 		other := m.f.members[name]
 		link, err := cawrm.Start(v, cawrm.MirrorConfig{ID: name, URL: "cawrm://" + name + "/vm", Peer: m.site.peer, Name: "vm", Logger: m.site.logs.logger(),
 			Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-				if m.cut {
+				if m.cut.Load() {
 					return nil, errors.New("cut")
 				}
 				return other.net.dial(ctx, addr)
@@ -140,7 +141,7 @@ func TestOldPrimaryComesBack(t *testing.T) {
 		}
 		check(t, a.v.Trim(100*chunk, 10*chunk, false))
 		b.reaches(a)
-		a.cut = true
+		a.cut.Store(true)
 		b.net.set(func(n *network) { n.refused = true })
 		b.net.cut()
 		for i := range int64(40) { // the tail: over old content, over holes, and discards
@@ -156,7 +157,7 @@ func TestOldPrimaryComesBack(t *testing.T) {
 		check(t, b.v.Trim(200*chunk, 5*chunk, false))
 		b.net.set(func(n *network) { n.refused = false })
 		passed := b.net.delivered()
-		a.cut = false
+		a.cut.Store(false)
 		a.open("b")
 		a.becomes(aodi.RoleMirror)
 		a.reaches(b)
@@ -209,7 +210,8 @@ func TestTwoHeads(t *testing.T) {
 			}
 			b.reaches(a)
 			fork := a.end()
-			a.cut, b.cut = true, true
+			a.cut.Store(true)
+			b.cut.Store(true)
 			b.net.cut()
 			check(t, b.site.peer.Promote("vm", false))
 			for i := range int64(20) {
@@ -218,7 +220,8 @@ func TestTwoHeads(t *testing.T) {
 			}
 			check(t, errors.Join(a.v.Flush(), b.v.Flush()))
 			heads := map[string][]byte{"a": content(t, a.v), "b": content(t, b.v)}
-			a.cut, b.cut = false, false
+			a.cut.Store(false)
+			b.cut.Store(false)
 			for _, m := range []*member{a, b} {
 				eventually(t, "the other head is met", func() bool { return m.site.peer.Conflict("vm") != "" }, func() any { return m.site.logs.String() })
 				text := m.site.peer.Conflict("vm")
