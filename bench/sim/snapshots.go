@@ -25,7 +25,7 @@ func (s *snaps) forget(name string) {
 // opSnapshot keeps what somebody shows, the source or a mirror.
 func (w *world) opSnapshot() {
 	n := w.someone()
-	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 {
+	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 || n.from != nil && !n.adopted {
 		return
 	}
 	n.snaps.next++
@@ -134,7 +134,7 @@ func (w *world) compareView(n *node, v *aodi.View, what string) {
 // opMoment reads somebody as it was some time ago.
 func (w *world) opMoment() {
 	n := w.someone()
-	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 {
+	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 || n.from != nil && !n.adopted {
 		return
 	}
 	at := time.Now().Add(-time.Duration(w.rng.Int64N(1 << (20 + w.rng.IntN(14)))))
