@@ -21,7 +21,7 @@ COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 CAWRM_KILL_CYCLES ?= 15
 
 # How long make test simulates, in seconds.
-CAWRM_SIM_SECONDS ?= 120
+CAWRM_SIM_SECONDS ?= 180
 
 # Arguments of bench-nbd and demo: make bench-nbd ARGS='--rounds 1'
 ARGS ?=
