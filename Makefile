@@ -34,7 +34,7 @@ HOURS ?= 1
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/cawrm ./cmd/cawrm
 
-test: setup check-format vet build check-docs unit simulate whole
+test: setup check-format vet build check-docs unit simulate whole test-package
 
 setup:
 	bench/setup.sh
