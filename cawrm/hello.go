@@ -18,7 +18,7 @@ const offered = wire.CapSnapshots | wire.CapCheck
 func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, told []format.Lineage, err error) {
 	info := m.v.Info()
 	if !info.HasIdentity {
-		return from, nil, fmt.Errorf("%w: an empty mirror itself, no source has reached it yet", errLocal)
+		return from, nil, errNoSource
 	}
 	_, durable := m.v.Pointers()
 	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Capabilities: offered, Volume: info.Volume,

@@ -121,7 +121,7 @@ func (m *Mirror) looseSession(ctx context.Context) (progress bool, err error) {
 
 func (m *Mirror) openLoose(ctx context.Context) (*nbd.Client, error) {
 	if !m.v.Info().HasIdentity {
-		return nil, fmt.Errorf("%w: an empty mirror itself, no source has reached it yet", errLocal)
+		return nil, errNoSource
 	}
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
