@@ -37,7 +37,27 @@ type CloneInfo struct {
 // It takes no time and no space, whatever the size. Any goroutine. Errors: ErrNoSnapshot, EEXIST, what Create refuses, the
 // volume's failure.
 func (v *Volume) CreateClone(snapshot, name, path string) error {
+	if snapshot == ownSnapshot(name) {
+		return fmt.Errorf("%s: a clone %q of snapshot %q would take the snapshot with it when it is deleted: call it otherwise: %w",
+			v.d.Name(), name, snapshot, syscall.EINVAL)
+	}
 	return v.createClone(snapshot, name, path, nil)
+}
+
+// ownSnapshot is the snapshot that is made for a clone, and goes with it.
+func ownSnapshot(clone string) string { return "of-" + clone }
+
+// CreateCloneNow is CreateClone of what the volume holds, or a mirror shows, at this moment, which becomes a snapshot of-NAME.
+// Errors: ErrSnapshotExists, those of CreateClone.
+func (v *Volume) CreateCloneNow(name, path string) error {
+	s, err := v.CreateSnapshot(ownSnapshot(name))
+	if err != nil {
+		return err
+	}
+	if err := v.createClone(s.Name, name, path, nil); err != nil {
+		return errors.Join(err, v.DeleteSnapshot(s.Name))
+	}
+	return nil
 }
 
 // CreateCloneAt is CreateClone of a moment of the history. The cut before it becomes a snapshot of-NAME, and what was written
@@ -48,7 +68,7 @@ func (v *Volume) CreateCloneAt(at time.Time, name, path string) error {
 		return err
 	}
 	defer w.Close()
-	snapshot := "of-" + name
+	snapshot := ownSnapshot(name)
 	if err := CheckSnapshotName(snapshot); err != nil {
 		return err
 	}
@@ -133,16 +153,22 @@ func (v *Volume) OpenClone(name string, opt Options) (*Volume, error) {
 	return clone, err
 }
 
-// ForgetClone makes the volume know a clone no more, durably; its container stays. Errors: ErrNoClone, the volume's failure.
+// ForgetClone makes the volume know a clone no more, durably; its container stays. A snapshot that was made for it is deleted.
+// Errors: ErrNoClone, the volume's failure.
 func (v *Volume) ForgetClone(name string) error {
 	i := v.findClone(name)
 	if i < 0 {
 		return fmt.Errorf("%s: %w: %q", v.d.Name(), ErrNoClone, name)
 	}
 	v.mapMu.Lock()
+	snapshot := v.catalog.Clones[i].Snapshot
 	v.catalog.Clones = slices.Delete(slices.Clone(v.catalog.Clones), i, i+1)
 	v.mapMu.Unlock()
-	return v.Checkpoint()
+	// First the one, then the other: a crash between leaves a snapshot, which can be deleted by hand.
+	if err := v.Checkpoint(); err != nil || snapshot != ownSnapshot(name) {
+		return err
+	}
+	return v.DeleteSnapshot(snapshot)
 }
 
 // Clones lists the clones of the volume's snapshots.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"cawrm/aodi"
@@ -168,6 +169,51 @@ func TestCloneEqualsModel(t *testing.T) {
 	must(v.ForgetClone("c"))
 	must(v.DeleteSnapshot("s"))
 	must(v.Close())
+}
+
+// TestCloneOfThePresent ensures that a clone of what a volume holds now needs no snapshot of the user's, and takes the one that was
+// made for it with it; a snapshot of the user's that is called so is not taken for it.
+func TestCloneOfThePresent(t *testing.T) {
+	rng := newRand(seedOf(t))
+	dir := t.TempDir()
+	const chunks = 500
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(aodi.Create(filepath.Join(dir, "base"), aodi.CreateOptions{Size: chunks * chunk, SegmentChunks: 64}))
+	v, err := aodi.Open(filepath.Join(dir, "base"), quiet)
+	must(err)
+	defer v.Close()
+	now := &image{make([]byte, chunks*chunk), make([]bool, chunks)}
+	now.trim(0, chunks)
+	for range 50 {
+		now.step(t, v, rng)
+	}
+	must(v.CreateCloneNow("c", filepath.Join(dir, "clone")))
+	theirs := now.clone()
+	now.step(t, v, rng)
+	c, err := v.OpenClone("c", quiet)
+	must(err)
+	theirs.holds(t, "the clone", c)
+	must(c.Close())
+	if err := v.CreateCloneNow("c", filepath.Join(dir, "again")); !errors.Is(err, aodi.ErrSnapshotExists) {
+		t.Errorf("a second clone c: %v", err)
+	}
+	must(v.ForgetClone("c"))
+	if all := v.Snapshots(); len(all) > 0 {
+		t.Errorf("left behind: %v", all)
+	}
+	if err := v.CreateCloneNow("d", filepath.Join(dir, "clone")); err == nil || len(v.Snapshots()) > 0 {
+		t.Errorf("a clone where there is a file: %v, and %v stays", err, v.Snapshots())
+	}
+	_, err = v.CreateSnapshot("of-e")
+	must(err)
+	if err := v.CreateClone("of-e", "e", filepath.Join(dir, "e")); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a clone that would take the user's snapshot with it: %v", err)
+	}
 }
 
 // TestCloneRecovers ensures that what a clone has logged behind its checkpoint, discards over its base among it, is rolled

@@ -214,9 +214,9 @@ type Snapshot struct {
 type CloneRequest struct {
 	Op       string `json:"op"` // create, delete
 	Volume   string `json:"volume,omitempty"`
-	Snapshot string `json:"snapshot,omitempty"`
-	Name     string `json:"name"`           // of the clone
-	Path     string `json:"path,omitempty"` // of its container; "" is next to the volume's
+	Snapshot string `json:"snapshot,omitempty"` // or a moment; "" is the present
+	Name     string `json:"name"`               // of the clone
+	Path     string `json:"path,omitempty"`     // of its container; "" is next to the volume's
 }
 
 // Clone is a writable volume that was made of a snapshot.

@@ -47,20 +47,30 @@ func (d *daemon) createClone(r control.CloneRequest) (any, error) {
 			return nil, err
 		}
 	}
-	err = base.volume.CreateClone(r.Snapshot, r.Name, r.Path)
-	if at, ok := value.Moment(r.Snapshot, time.Now()); ok && errors.Is(err, aodi.ErrNoSnapshot) {
-		err, r.Snapshot = base.volume.CreateCloneAt(at, r.Name, r.Path), "of-"+r.Name
-	}
-	if err != nil {
+	if err := base.createClone(r); err != nil {
 		return nil, err
 	}
-	v, err := d.openClone(base, aodi.CloneInfo{Name: r.Name, Snapshot: r.Snapshot, Path: r.Path})
+	all := base.volume.Clones()
+	made := all[len(all)-1]
+	v, err := d.openClone(base, made)
 	if err != nil {
 		return nil, fmt.Errorf("the clone was made, and cannot be served: %w", err)
 	}
 	d.insert(v)
 	d.logServing(v)
-	return control.Clone{Name: r.Name, Of: base.cfg.Name + "@" + r.Snapshot, Path: r.Path}, nil
+	return control.Clone{Name: r.Name, Of: base.cfg.Name + "@" + made.Snapshot, Path: made.Path}, nil
+}
+
+// createClone makes the clone of a snapshot, of a moment of the history, or of the present when neither is named.
+func (v *served) createClone(r control.CloneRequest) error {
+	if r.Snapshot == "" {
+		return v.volume.CreateCloneNow(r.Name, r.Path)
+	}
+	err := v.volume.CreateClone(r.Snapshot, r.Name, r.Path)
+	if at, ok := value.Moment(r.Snapshot, time.Now()); ok && errors.Is(err, aodi.ErrNoSnapshot) {
+		return v.volume.CreateCloneAt(at, r.Name, r.Path)
+	}
+	return err
 }
 
 // besides is where the container of a clone goes when nobody says where: next to the one that it is made of.
