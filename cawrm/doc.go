@@ -49,7 +49,8 @@
 //
 // # What goes on the wire
 //
-// A chunk of zeroes, or one that was sent lately (wire: the window), is only named; the rest is compressed with zstd, frame by frame.
+// A chunk of zeroes, or one that was sent lately (wire: the window), is only named; of one that is much like what was sent of its
+// place lately, the difference goes; the rest is compressed with zstd, frame by frame, the differences with it.
 // How hard it is tried follows from whether the link or the processors are short: adapt.go has the rule. Data that does not
 // shrink goes as it is, and costs a sample of each frame. Status says bytes before (DataBytes) and after (SentBytes).
 //

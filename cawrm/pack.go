@@ -17,6 +17,7 @@ type traffic struct {
 	data    atomic.Int64 // bytes of chunks that were shipped
 	zeroes  atomic.Int64 // of them, chunks of zeroes
 	repeats atomic.Int64 // of them, chunks that the peer had just got
+	deltas  atomic.Int64 // of them, chunks of which the peer had just got most
 	cpu     atomic.Int64 // processor time of packing, ns
 	level   atomic.Int32
 }
@@ -91,5 +92,6 @@ func (t *traffic) shipped(ep *epoch) {
 	t.data.Add(int64(len(ep.batch.Data)))
 	t.zeroes.Add(int64(ep.frame.Zeroes) * format.ChunkSize)
 	t.repeats.Add(int64(ep.frame.Repeats) * format.ChunkSize)
+	t.deltas.Add(int64(ep.frame.Deltas) * format.ChunkSize)
 	t.level.Store(int32(ep.level))
 }

@@ -42,6 +42,7 @@ type Status struct {
 	DataBytes   int64   // of chunks that were shipped with that, before anything was done to them
 	ZeroBytes   int64   // of DataBytes, chunks of zeroes, which are not sent
 	RepeatBytes int64   // of DataBytes, chunks that the peer had just got, which are not sent again
+	DeltaBytes  int64   // of DataBytes, chunks of which only the difference to what the peer had just got was sent
 	PackSeconds float64 // processor time that making it smaller took
 	Identity    string  // what the peer has proved to be, last: "certificate NAME, ...", "secret"; "": nothing, the link is not encrypted
 	Limit       int64   // bytes a second at most, by the settings and the time of day; 0: none
@@ -64,7 +65,7 @@ func (m *Mirror) Status() Status {
 		SyncPtr: m.syncPtr, RateBps: 8 * m.rate.perSecond(now), SentBytes: m.sent.Load()}
 	st.Limit, st.Identity = m.settings.limitAt(now), m.identity
 	t := &m.traffic
-	st.DataBytes, st.ZeroBytes, st.RepeatBytes = t.data.Load(), t.zeroes.Load(), t.repeats.Load()
+	st.DataBytes, st.ZeroBytes, st.RepeatBytes, st.DeltaBytes = t.data.Load(), t.zeroes.Load(), t.repeats.Load(), t.deltas.Load()
 	st.PackSeconds, st.Level = time.Duration(t.cpu.Load()).Seconds(), wire.Level(t.level.Load()).String()
 	st.Commits, st.Links = m.commits.Load(), m.links.Load()
 	following := m.following

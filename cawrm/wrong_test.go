@@ -182,7 +182,7 @@ func TestLyingPeer(t *testing.T) {
 		{"NBD", raw("NBDMAGICIHAVEOPT\x00\x03"), `NBDMAGIC`, 0},
 		{"SSH", raw("SSH-2.0-OpenSSH_9.9\r\n"), `SSH-2.0`, 0},
 		{"silence", raw(""), "no welcome", 0},
-		{"another version", raw(string(otherVersion(wire.TypeWelcome))), "the other side speaks 7, this program 2", wire.CodeVersion},
+		{"another version", raw(string(otherVersion(wire.TypeWelcome))), "the other side speaks 7, this program 3", wire.CodeVersion},
 		{"records from a peer", func(c net.Conn, _ wire.Hello, _ *wire.Reader) {
 			b, _ := wire.AppendRecords(nil, &wire.Records{End: 1, Entries: []format.Entry{{Kind: format.KindDiscard, Count: 1}}})
 			_, _ = c.Write(b)
@@ -278,7 +278,7 @@ func TestStrangers(t *testing.T) {
 		{"length of 4 GiB", "CWRM\x01\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x00", wire.CodeGarbage, "4294967295 bytes"},
 		{"records first", "CWRM\x04\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00", wire.CodeGarbage, "RECORDS: frame out of turn"},
 		{"damaged hello", string(flipped), wire.CodeGarbage, "checksum"},
-		{"another version", string(otherVersion(wire.TypeHello)), wire.CodeVersion, "the other side speaks 7, this program 2"},
+		{"another version", string(otherVersion(wire.TypeHello)), wire.CodeVersion, "the other side speaks 7, this program 3"},
 		{"size of nothing", hello(func(h *wire.Hello) { h.Size = 0 }), wire.CodeGarbage, "out of range"},
 		{"unknown name", hello(func(h *wire.Hello) { h.Name = "\x1b[2J" }), wire.CodeUnknownName, `serves no volume named`},
 		{"another volume", good, wire.CodeOtherVolume, `the source is volume 01000000`},

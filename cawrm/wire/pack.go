@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/subtle"
 	"fmt"
 
 	"github.com/klauspost/compress/zstd"
@@ -32,13 +33,15 @@ const (
 	FormPlain  Form = 0 // it stands in the data
 	FormZero   Form = 1 // zeroes only
 	FormRepeat Form = 2 // that of a chunk of the window, so many back
+	FormDelta  Form = 3 // it stands in the data as the exclusive or with a chunk of the window, so many back
 )
 
-// Packer makes RECORDS frames in which nothing stands twice. It is one end of a stream, of which each frame must reach the
+// Packer makes RECORDS frames in which nothing stands twice, and of what has changed little only that. It is one end of a stream, of which each frame must reach the
 // Reader at the other: what they remember is the same. It belongs to one goroutine.
 type Packer struct {
 	window window
 	index  index
+	places places
 	enc    [len(levelNames)]*zstd.Encoder
 	dense  bool // the last frame did not shrink
 	probe  []byte
@@ -49,6 +52,7 @@ type Frame struct {
 	Head, Data []byte
 
 	Zeroes, Repeats int // chunks that were not sent, as they hold only zeroes, or were sent before
+	Deltas          int // chunks of which only the difference was sent
 
 	plain, packed []byte
 }
@@ -63,8 +67,8 @@ func (p *Packer) Pack(f *Frame, rec *Records, level Level) error {
 		return err
 	}
 	f.Head = beginRecords(f.Head[:0], rec)
-	f.Zeroes, f.Repeats = 0, 0
-	plain, packed := p.forms(f, rec), false
+	f.Zeroes, f.Repeats, f.Deltas = 0, 0, 0
+	plain, packed := p.forms(f, rec, level != LevelOff), false
 	f.Data = plain
 	if level != LevelOff {
 		f.Data, packed = p.compress(f, plain, level)
@@ -73,8 +77,8 @@ func (p *Packer) Pack(f *Frame, rec *Records, level Level) error {
 	return nil
 }
 
-// forms appends the entries to f.Head and returns the data that is left to send.
-func (p *Packer) forms(f *Frame, rec *Records) []byte {
+// forms appends the entries to f.Head and returns the data that is left to send. deltas: it will be compressed.
+func (p *Packer) forms(f *Frame, rec *Records, deltas bool) []byte {
 	data, plain := rec.Data, f.plain[:0]
 	kept := 0 // bytes from the start of rec.Data on of which each was to be sent: as long as that is all, nothing is copied
 	for i := range rec.Entries {
@@ -85,22 +89,28 @@ func (p *Packer) forms(f *Frame, rec *Records) []byte {
 		}
 		chunk := data[:format.ChunkSize]
 		data = data[format.ChunkSize:]
-		form, count := p.form(e.CRC, chunk)
-		f.Head = appendEntry(f.Head, e, form, count)
+		form, back, old := p.form(e, chunk, deltas)
+		f.Head = appendEntry(f.Head, e, form, back)
 		switch form {
 		case FormZero:
 			f.Zeroes++
+			continue
 		case FormRepeat:
 			f.Repeats++
-		case FormPlain:
-			if f.Zeroes+f.Repeats == 0 {
-				kept += format.ChunkSize
-				continue
-			}
-			if len(plain) == 0 {
-				plain = append(plain, rec.Data[:kept]...)
-			}
-			plain = append(plain, chunk...)
+			continue
+		case FormDelta:
+			f.Deltas++
+		}
+		if f.Zeroes+f.Repeats+f.Deltas == 0 {
+			kept += format.ChunkSize
+			continue
+		}
+		if len(plain) == 0 {
+			plain = append(plain, rec.Data[:kept]...)
+		}
+		plain = append(plain, chunk...)
+		if form == FormDelta {
+			subtle.XORBytes(plain[len(plain)-format.ChunkSize:], chunk, old)
 		}
 	}
 	f.plain = plain
@@ -110,17 +120,22 @@ func (p *Packer) forms(f *Frame, rec *Records) []byte {
 	return plain
 }
 
-// form chooses how a chunk is told, and remembers it as the Reader will.
-func (p *Packer) form(crc uint32, chunk []byte) (Form, uint32) {
-	if isZero(crc, chunk) {
-		return FormZero, 1
+// form chooses how a chunk is told, and remembers it as the Reader will. old is what a delta is the difference to.
+func (p *Packer) form(e *format.Entry, chunk []byte, deltas bool) (form Form, back uint32, old []byte) {
+	if isZero(e.CRC, chunk) {
+		return FormZero, 1, nil
 	}
-	if d := p.index.find(&p.window, crc, chunk); d > 0 {
-		return FormRepeat, uint32(d)
+	if d := p.index.find(&p.window, e.CRC, chunk); d > 0 {
+		return FormRepeat, uint32(d), nil
 	}
-	p.index.note(&p.window, crc)
+	form, back = FormPlain, 1
+	if d := p.places.find(&p.window, e.LBA, chunk); d > 0 && deltas {
+		form, back, old = FormDelta, uint32(d), p.window.back(d)
+	}
+	p.index.note(&p.window, e.CRC)
+	p.places.note(&p.window, e.LBA)
 	p.window.add(chunk)
-	return FormPlain, 1
+	return form, back, old
 }
 
 const (
@@ -216,6 +231,13 @@ func (u *unpacker) fill(rec *Records, forms []told, plain []byte) error {
 		default:
 			if &chunk[0] != &plain[0] { // it stands where it is to be unless something before it was left out
 				copy(chunk, plain)
+			}
+			if f.form == FormDelta {
+				old := u.window.back(uint64(f.count))
+				if old == nil {
+					return fmt.Errorf("RECORDS: it differs from a chunk %d back, where there is none: %w", f.count, ErrInvalid)
+				}
+				subtle.XORBytes(chunk, chunk, old)
 			}
 			u.window.add(chunk)
 			plain = plain[format.ChunkSize:]

@@ -66,7 +66,17 @@ func packedFrames(l wire.Level) []byte {
 	var f wire.Frame
 	a := recordsOf(1, chunkOf(1, 0), chunkOf(0, 0), chunkOf(1, 0), chunkOf(2, 5))
 	b := recordsOf(6, chunkOf(2, 5), chunkOf(1, 7))
-	return append(packed(&p, &f, &a, l), packed(&p, &f, &b, l)...)
+	c := recordsOf(9, chunkOf(0, 0), edited(chunkOf(1, 7), 1))
+	return append(append(packed(&p, &f, &a, l), packed(&p, &f, &b, l)...), packed(&p, &f, &c, l)...)
+}
+
+// edited is a chunk with some of its bytes changed.
+func edited(chunk []byte, seed uint64) []byte {
+	b, r := bytes.Clone(chunk), rand.New(rand.NewPCG(seed, 9))
+	for range 4 {
+		binary.LittleEndian.PutUint32(b[r.IntN(len(b)-4):], r.Uint32())
+	}
+	return b
 }
 
 // TestPackIsUndone ensures that what the reader makes of a stream is what was packed, at each level, across frames, and
@@ -78,20 +88,25 @@ func TestPackIsUndone(t *testing.T) {
 		var f wire.Frame
 		var stream []byte
 		var sent []wire.Records
-		at, zero, repeats, frames := format.Position(1), 0, 0, 12
+		at, zero, repeats, deltas, frames := format.Position(1), 0, 0, 0, 12
+		last := map[int][]byte{} // content of logical chunks
 		if l == wire.LevelBest {
 			frames = 3
 		}
 		for range frames {
 			var chunks [][]byte
 			for range random.IntN(300) {
-				chunks = append(chunks, chunkOf(byte(random.IntN(4)), uint64(random.IntN(3000))))
+				c, n := chunkOf(byte(random.IntN(4)), uint64(random.IntN(3000))), len(chunks)
+				if was := last[n]; was != nil && random.IntN(3) == 0 {
+					c = edited(was, random.Uint64())
+				}
+				chunks, last[n] = append(chunks, c), c
 			}
 			r := recordsOf(at, chunks...)
 			at = r.End
 			stream = append(stream, packed(&p, &f, &r, l)...)
 			sent = append(sent, r)
-			zero, repeats = zero+f.Zeroes, repeats+f.Repeats
+			zero, repeats, deltas = zero+f.Zeroes, repeats+f.Repeats, deltas+f.Deltas
 		}
 		r := wire.NewReader(bytes.NewReader(stream))
 		for i := range sent {
@@ -102,6 +117,9 @@ func TestPackIsUndone(t *testing.T) {
 		}
 		if zero == 0 || repeats == 0 {
 			t.Errorf("level %v: %d chunks of zeroes, %d repeats", l, zero, repeats)
+		}
+		if (deltas > 0) != (l > wire.LevelOff) {
+			t.Errorf("level %v: %d deltas", l, deltas)
 		}
 	}
 }
@@ -139,6 +157,35 @@ func TestPackSaves(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestPackDeltas ensures that of a chunk which was sent lately and has changed a little only that is sent, also when nothing of it can
+// be compressed, and that one which has changed much is not told as a delta.
+func TestPackDeltas(t *testing.T) {
+	var p wire.Packer
+	var f wire.Frame
+	const n, control = 256, 16 + 32 + 257*24
+	var chunks [][]byte
+	for i := range uint64(n) {
+		chunks = append(chunks, chunkOf(2, i))
+	}
+	for round := range 20 { // through the window more than once
+		r := recordsOf(format.Position(1+round*(n+1)), chunks...)
+		size := len(packed(&p, &f, &r, wire.LevelFast))
+		if round > 0 && (size > control+n*64 || f.Deltas != n) {
+			t.Fatalf("round %d: %d bytes for 16 changed ones in each of %d chunks, %d deltas", round, size, n, f.Deltas)
+		}
+		for i := range chunks {
+			chunks[i] = edited(chunks[i], uint64(round*n+i))
+		}
+	}
+	for i := range chunks {
+		chunks[i] = chunkOf(2, uint64(1000+i))
+	}
+	r := recordsOf(1<<20, chunks...)
+	if packed(&p, &f, &r, wire.LevelFast); f.Deltas > 0 {
+		t.Errorf("%d chunks that are wholly new were told as deltas", f.Deltas)
 	}
 }
 
@@ -207,6 +254,9 @@ func TestHostilePacks(t *testing.T) {
 		"longer packed than not":      with(make([]byte, 2*format.ChunkSize)),
 		"unknown form":                head(form(0, 9, 1)),
 		"a form of a discard":         head(form(3, 1, 3)),
+		"a delta to nothing":          head(form(0, 3, 1)),
+		"a delta to itself":           head(form(1, 3, 0)),
+		"a delta beyond the window":   head(form(1, 3, 2)),
 		"a repeat of nothing":         head(form(2, 2, 5)),
 		"a repeat of itself":          head(form(2, 2, 0)),
 		"a repeat beyond the window":  head(form(2, 2, 1<<31)),

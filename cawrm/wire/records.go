@@ -137,7 +137,7 @@ func (r *Reader) entries(rec *Records, b []byte, plain int) error {
 		w := le.Uint64(b[8:])
 		e := format.Entry{Birth: format.Position(le.Uint64(b)), LBA: w & maxLBA, Kind: format.Kind(w >> 48), Count: le.Uint32(b[16:]), CRC: le.Uint32(b[20:])}
 		form := Form(w >> 56)
-		if form > FormRepeat || form != FormPlain && e.Kind != format.KindData {
+		if form > FormDelta || form != FormPlain && e.Kind != format.KindData {
 			return fmt.Errorf("RECORDS: entry %d: form %d: %w", len(rec.Entries), form, ErrInvalid)
 		}
 		if e.Kind == format.KindData {
@@ -145,6 +145,9 @@ func (r *Reader) entries(rec *Records, b []byte, plain int) error {
 			switch form {
 			case FormPlain:
 				has += format.ChunkSize
+			case FormDelta:
+				has += format.ChunkSize
+				e.Count = 1
 			case FormRepeat:
 				e.Count = 1
 			}

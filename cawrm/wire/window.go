@@ -2,30 +2,37 @@ package wire
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"cawrm/aodi/format"
 )
 
-// WindowChunks is how many chunks both sides remember, so that one that was sent lately need not be sent again: 4 MiB.
-const WindowChunks = 1024
+// WindowChunks is how many chunks both sides remember, so that one that was sent lately need not be sent again, and only what is new
+// of one that has changed since: 16 MiB.
+const WindowChunks = 4096
 
-// window holds the last chunks that a stream carried as such, on either side of it. Its memory is taken with the first one.
+// pieceChunks is how many of them memory is taken for at a time.
+const pieceChunks = 256
+
+// window holds the last chunks that a stream carried as such, on either side of it.
 type window struct {
-	buf []byte
-	n   uint64 // chunks that were ever added
+	pieces [WindowChunks / pieceChunks][]byte
+	n      uint64 // chunks that were ever added
 }
 
 func (w *window) add(chunk []byte) {
-	if w.buf == nil {
-		w.buf = make([]byte, WindowChunks*format.ChunkSize)
-	}
 	copy(w.slot(w.n), chunk)
 	w.n++
 }
 
 func (w *window) slot(n uint64) []byte {
-	at := n % WindowChunks * format.ChunkSize
-	return w.buf[at : at+format.ChunkSize]
+	at := n % WindowChunks
+	piece := &w.pieces[at/pieceChunks]
+	if *piece == nil {
+		*piece = make([]byte, pieceChunks*format.ChunkSize)
+	}
+	at = at % pieceChunks * format.ChunkSize
+	return (*piece)[at : at+format.ChunkSize]
 }
 
 // back is the chunk that was added as the d-th last, nil when the window does not reach so far.
@@ -50,6 +57,40 @@ func (x *index) find(w *window, crc uint32, chunk []byte) uint64 {
 
 // note says that the chunk which is about to be added has that checksum.
 func (x *index) note(w *window, crc uint32) { x[crc%uint32(len(x))] = w.n }
+
+// places finds the content that a logical chunk had when it was last sent. An entry that another has taken over is only a delta that
+// is not seen.
+type places [4 * WindowChunks]struct{ lba, n uint64 }
+
+// find is how far back the last content of a logical chunk lies, if most of it is the content that it has now; 0: there is none.
+func (x *places) find(w *window, lba uint64, chunk []byte) uint64 {
+	at := &x[lba%uint64(len(x))]
+	d := w.n - at.n
+	if at.lba != lba || d >= WindowChunks { // of the oldest the place is the next one's
+		return 0
+	}
+	if old := w.back(d); old != nil && alike(old, chunk) {
+		return d
+	}
+	return 0
+}
+
+// note says that the chunk which is about to be added is the content of a logical chunk.
+func (x *places) note(w *window, lba uint64) {
+	at := &x[lba%uint64(len(x))]
+	at.lba, at.n = lba, w.n
+}
+
+// alike tells whether at least half of the words of two chunks are the same: then what is left of their difference is small.
+func alike(a, b []byte) bool {
+	same := 0
+	for i := 0; i < format.ChunkSize; i += 8 {
+		if binary.LittleEndian.Uint64(a[i:]) == binary.LittleEndian.Uint64(b[i:]) {
+			same++
+		}
+	}
+	return same >= format.ChunkSize/8/2
+}
 
 var zeroes [format.ChunkSize]byte
 

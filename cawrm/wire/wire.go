@@ -100,8 +100,9 @@
 //	0 plain     its 4096 bytes stand in the data, behind those of the plain entry before; count is 1
 //	1 zero      it holds zeroes only; count is 1
 //	2 repeat    it is the same as the chunk of the window that is count back, 1 for the last one
+//	3 delta     4096 bytes stand in the data as of a plain one: its content exclusive or that of the chunk that is count back
 //
-// Both sides keep the last 1024 chunks that came plain, in all RECORDS of the connection: the window. What is made of a frame is at
+// Both sides keep the last 4096 chunks that came plain or as a delta, in all RECORDS of the connection: the window. What is made of a frame is at
 // most 2 MiB, as when all of it were plain.
 //
 // The data's length after the entries must be that of the field. With the flag packed it is a zstd frame instead, without
@@ -181,7 +182,7 @@ import (
 
 const (
 	// Version of the protocol; another one is refused.
-	Version = 2
+	Version = 3
 
 	// MaxHello bounds HELLO and WELCOME, MaxRecords a RECORDS frame, in bytes.
 	MaxHello   = 64 << 10

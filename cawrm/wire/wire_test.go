@@ -116,10 +116,10 @@ func decode(r *wire.Reader, allow wire.Set) (any, error) {
 	return nil, nil
 }
 
-// TestGolden holds the bytes of version 2 against those that were written first. UPDATE=1 writes new ones.
+// TestGolden holds the bytes of version 3 against those that were written first. UPDATE=1 writes new ones.
 func TestGolden(t *testing.T) {
 	for _, f := range frames() {
-		path := filepath.Join("testdata", "v2", f.name+".hex")
+		path := filepath.Join("testdata", "v3", f.name+".hex")
 		got := hex.Dump(f.bytes[:min(len(f.bytes), 512)])
 		if os.Getenv("UPDATE") != "" {
 			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
@@ -269,7 +269,7 @@ func TestRefused(t *testing.T) {
 		{"huge hello", append([]byte("CWRM\x01\x00\x00\x00\xff\xff\xff\xff"), 0, 0, 0, 0), all, wire.ErrInvalid, "4294967295 bytes"},
 		{"huge records", append([]byte("CWRM\x04\x00\x00\x00\x01\x00\x20\x00"), 0, 0, 0, 0), all, wire.ErrInvalid, "2097153 bytes"},
 		{"records from a stranger", recordsFrame(&records), wire.Of(wire.TypeHello), wire.ErrUnexpected, "RECORDS"},
-		{"another version", ofAnother, all, wire.ErrVersion, "the other side speaks 1, this program 2"},
+		{"another version", ofAnother, all, wire.ErrVersion, "the other side speaks 1, this program 3"},
 		{"another version, another layout", reseal(newer, 3), all, wire.ErrVersion, "speaks 9"},
 		{"hello: no size", h(func(h *wire.Hello) { h.Size = 0 }), all, wire.ErrInvalid, ""},
 		{"hello: negative size", h(func(h *wire.Hello) { h.Size = -4096 }), all, wire.ErrInvalid, ""},

@@ -147,6 +147,7 @@ type Mirror struct {
 
 	ZeroBytes   int64   `json:"zero_bytes"`   // of data_bytes, chunks of zeroes, which are not sent
 	RepeatBytes int64   `json:"repeat_bytes"` // of data_bytes, chunks that the mirror had just got, which are not sent again
+	DeltaBytes  int64   `json:"delta_bytes"`  // of data_bytes, chunks of which only the difference to what the mirror had just got was sent
 	PackSeconds float64 `json:"pack_seconds"` // processor time that making the data smaller took
 	LimitBytes  int64   `json:"limit_bytes"`  // that may be sent a second, by the settings and the time of day; 0: any
 	Identity    string  `json:"identity"`     // what the mirror has proved to be: "certificate NAME, ..." or "secret"; "": nothing, the link is not encrypted

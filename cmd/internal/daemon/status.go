@@ -141,6 +141,7 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 		DataBytes:   st.DataBytes,
 		ZeroBytes:   st.ZeroBytes,
 		RepeatBytes: st.RepeatBytes,
+		DeltaBytes:  st.DeltaBytes,
 		PackSeconds: st.PackSeconds,
 		LimitBytes:  st.Limit,
 		Identity:    st.Identity,

@@ -54,6 +54,8 @@ var mirrorRows = []row[control.Mirror]{
 	{"cawrm_mirror_zero_bytes_total", "Of these, chunks of zeroes, which are not sent.", func(m control.Mirror) float64 { return float64(m.ZeroBytes) }},
 	{"cawrm_mirror_repeated_bytes_total", "Of these, chunks that the mirror had just got, which are not sent again.",
 		func(m control.Mirror) float64 { return float64(m.RepeatBytes) }},
+	{"cawrm_mirror_delta_bytes_total", "Of these, chunks of which only the difference to what the mirror had just got was sent.",
+		func(m control.Mirror) float64 { return float64(m.DeltaBytes) }},
 	{"cawrm_mirror_pack_seconds_total", "Processor time that making them smaller took.", func(m control.Mirror) float64 { return m.PackSeconds }},
 	{"cawrm_mirror_commits_total", "Commits that the mirror acknowledged, each of one epoch or several.", func(m control.Mirror) float64 { return float64(m.Commits) }},
 	{"cawrm_mirror_links_total", "Connections that the mirror welcomed.", func(m control.Mirror) float64 { return float64(m.Links) }},
