@@ -60,7 +60,7 @@ func (f *daemonFlags) add(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.rpo, "rpo", 0, "recovery point objective: a mirror that is further behind is an event (as 30s)")
 	flags.Var(&f.http, "http", "serve a web page, and metrics for Prometheus, at host:port; repeatable")
 	flags.StringArrayVar(&f.sites, "site", nil, "another daemon that the page shows, `NAME=http://host:port` of its --http; repeatable")
-	flags.StringVar(&f.tokenFile, "http-token-file", "", "`file` with a token of at least 16 characters that lets the page pause and resume mirrors (default: it cannot)")
+	flags.StringVar(&f.tokenFile, "http-token-file", "", "`file` with a token of at least 16 characters that lets the page pause and resume mirrors, make snapshots and promote (default: it cannot)")
 	flags.DurationVar(&f.objective, "latency-objective", 0, "write the last seconds of execution down when a request takes longer (default: never)")
 	flags.StringVar(&f.traceDir, "trace-dir", filepath.Join(os.TempDir(), "cawrm-traces"), "where they are written, a `dir`")
 	flags.Var(&f.control.SocketAddr, "control", "control socket (default: $CAWRM_CONTROL, else /run/cawrm/control.sock for root, $XDG_RUNTIME_DIR/cawrm/control.sock for a user)")

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +41,7 @@ func pageSites(t *testing.T) (a, b *site, page string) {
 func TestPage(t *testing.T) {
 	a, b, page := pageSites(t)
 	_, index := get(t, page+"/", nil)
-	for _, file := range []string{"app.js", "style.css", "uPlot.iife.min.js", "uPlot.min.css", "uPlot-LICENSE.txt"} {
+	for _, file := range []string{"app.js", "act.js", "dom.js", "past.js", "style.css", "uPlot.iife.min.js", "uPlot.min.css", "uPlot-LICENSE.txt"} {
 		if code, _ := get(t, page+"/"+file, nil); code != 200 {
 			t.Errorf("%s: %d", file, code)
 		}
@@ -66,23 +65,6 @@ func TestPage(t *testing.T) {
 		t.Errorf("%s", body)
 	}
 
-	post := func(token, body string) (int, string) {
-		r, err := http.NewRequest(http.MethodPost, page+"/api/mirror", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if token != "" {
-			r.Header.Set("Authorization", token)
-		}
-		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		var b bytes.Buffer
-		_, _ = b.ReadFrom(resp.Body)
-		return resp.StatusCode, b.String()
-	}
 	const right = "Bearer 0123456789abcdef"
 	pause := `{"op":"pause","volume":"db","id":"paris"}`
 	for _, c := range []struct {
@@ -92,14 +74,14 @@ func TestPage(t *testing.T) {
 		{"", pause, 401}, {"Bearer 0123456789abcdeg", pause, 401}, {"0123456789abcdef", pause, 401},
 		{right, "{", 400}, {right, `{"op":"remove","volume":"db","id":"paris"}`, 403}, {right, `{"op":"pause","volume":"db","id":"nobody"}`, 409},
 	} {
-		if code, text := post(c.token, c.body); code != c.code {
+		if code, text := post(t, page+"/api/mirror", c.token, c.body); code != c.code {
 			t.Errorf("%+v: %d %s", c, code, text)
 		}
 	}
 	if st := a.volume().Mirrors[0].State; st != "synced" {
 		t.Errorf("a refused request did it: %s", st)
 	}
-	if code, text := post(right, pause); code != 200 {
+	if code, text := post(t, page+"/api/mirror", right, pause); code != 200 {
 		t.Errorf("%d %s", code, text)
 	}
 	a.until("paused", func(v control.Volume) bool { return v.Mirrors[0].State == "paused" })

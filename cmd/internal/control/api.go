@@ -211,6 +211,14 @@ type Snapshot struct {
 	UsedBytes int64  `json:"used_bytes"` // logical bytes that held data
 }
 
+// History is what can be read of a volume's past.
+type History struct {
+	Volume      string     `json:"volume"`
+	Now         string     `json:"now"`                    // the daemon's clock, RFC 3339
+	HistoryFrom string     `json:"history_from,omitempty"` // each moment since can be read as NAME@TIME
+	Snapshots   []Snapshot `json:"snapshots"`              // oldest first
+}
+
 // CloneRequest makes a writable clone of a snapshot, or deletes one. Answers: create, the Clone; delete, nothing.
 type CloneRequest struct {
 	Op       string `json:"op"` // create, delete

@@ -136,6 +136,12 @@ func (s Status) Complete() Status {
 	return s
 }
 
+// Complete makes the list a list.
+func (h History) Complete() History {
+	h.Snapshots = orEmpty(h.Snapshots)
+	return h
+}
+
 func orEmpty[T any](l []T) []T {
 	if l == nil {
 		return []T{}

@@ -161,7 +161,8 @@ func (d *daemon) prepare() error {
 func (d *daemon) prepareWatching() (err error) {
 	cfg := web.Config{Logger: d.log, Metrics: metric.Handler(metric.Sources{
 		Status: d.status, NBD: d.nbdStats, Requests: d.requests, Version: d.cfg.Version,
-	}), Status: d.status, Mirror: d.changeMirror, Name: hostname(), Version: d.cfg.Version, Sites: d.cfg.Sites, Token: d.cfg.Token}
+	}), Status: d.status, History: d.history, Name: hostname(), Version: d.cfg.Version, Sites: d.cfg.Sites, Token: d.cfg.Token,
+		Mirror: d.changeMirror, Snapshot: d.changeSnapshot, Role: d.changeRole}
 	if d.cfg.Objective > 0 {
 		if d.flight, err = flight.Start(d.cfg.TraceDir, d.log); err != nil {
 			return err

@@ -37,13 +37,31 @@ func (d *daemon) changeSnapshot(_ context.Context, r control.SnapshotRequest) (a
 	case "rollback":
 		return d.rollback(found, r)
 	case "list":
-		list := []control.Snapshot{}
-		for _, s := range v.Snapshots() {
-			list = append(list, snapshotAnswer(s))
-		}
-		return list, nil
+		return found.snapshots(), nil
 	}
 	return nil, fmt.Errorf("snapshot: there is no operation %q", r.Op)
+}
+
+func (v *served) snapshots() []control.Snapshot {
+	list := []control.Snapshot{}
+	for _, s := range v.volume.Snapshots() {
+		list = append(list, snapshotAnswer(s))
+	}
+	return list
+}
+
+// history is the volume's past as the page shows it.
+func (d *daemon) history(name string) (control.History, error) {
+	v, err := d.find(name)
+	if err != nil {
+		return control.History{}, err
+	}
+	h := control.History{Volume: v.cfg.Name, Snapshots: v.snapshots()}
+	if from := v.volume.HistoryFrom(); !from.IsZero() {
+		h.HistoryFrom = from.UTC().Format(time.RFC3339Nano)
+	}
+	h.Now = time.Now().UTC().Format(time.RFC3339Nano)
+	return h, nil
 }
 
 func snapshotAnswer(s aodi.SnapshotInfo) control.Snapshot {

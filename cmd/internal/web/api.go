@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -63,22 +64,27 @@ func (s *Server) getSites(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) fetch(ctx context.Context, other Site) site {
-	ctx, cancel := context.WithTimeout(ctx, siteTime)
-	defer cancel()
-	status := new(control.Status)
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(other.URL, "/")+"/api/status", nil)
-	if err == nil {
-		err = s.get(r, status)
-	}
-	if err != nil {
-		var at *url.Error // its text is the whole URL, which the page's reader did not type
-		if errors.As(err, &at) {
-			err = at.Err
-		}
+	var status control.Status
+	if err := s.ask(ctx, other, "status", &status); err != nil {
 		return site{Name: other.Name, Error: err.Error()}
 	}
-	complete := status.Complete()
-	return site{Name: other.Name, Status: &complete}
+	status = status.Complete()
+	return site{Name: other.Name, Status: &status}
+}
+
+// ask gets what another daemon's page gets.
+func (s *Server) ask(ctx context.Context, other Site, path string, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, siteTime)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(other.URL, "/")+"/api/"+path, nil)
+	if err == nil {
+		err = s.get(r, v)
+	}
+	var at *url.Error // its text is the whole URL, which the page's reader did not type
+	if errors.As(err, &at) {
+		err = at.Err
+	}
+	return err
 }
 
 func (s *Server) get(r *http.Request, v any) error {
@@ -93,24 +99,74 @@ func (s *Server) get(r *http.Request, v any) error {
 	return json.NewDecoder(io.LimitReader(resp.Body, siteBytes)).Decode(v)
 }
 
-// postMirror pauses and resumes mirrors.
-func (s *Server) postMirror(w http.ResponseWriter, r *http.Request) {
-	var q control.MirrorRequest
-	switch err := json.NewDecoder(http.MaxBytesReader(w, r.Body, bodyBytes)).Decode(&q); {
-	case err != nil:
-		refuse(w, http.StatusBadRequest, "the request is not understood: "+err.Error())
-		return
-	case q.Op != "pause" && q.Op != "resume":
-		refuse(w, http.StatusForbidden, "only pause and resume are done from here")
-		return
-	}
-	s.cfg.Logger.Info("http: asked", "from", r.RemoteAddr, "op", q.Op, "volume", q.Volume, "mirror", q.ID)
-	v, err := s.cfg.Mirror(r.Context(), q)
-	if err != nil {
-		refuse(w, http.StatusConflict, err.Error())
+// getHistory tells what the page's time line of a volume shows, of this daemon or of another site.
+func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	name := q.Get("site")
+	if name == "" {
+		h, err := s.cfg.History(q.Get("volume"))
+		if err != nil {
+			refuse(w, http.StatusNotFound, err.Error())
+			return
+		}
+		answer(w, http.StatusOK, h)
 		return
 	}
-	answer(w, http.StatusOK, v)
+	i := slices.IndexFunc(s.cfg.Sites, func(other Site) bool { return other.Name == name })
+	if i < 0 {
+		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no site %q", name))
+		return
+	}
+	var h control.History
+	if err := s.ask(r.Context(), s.cfg.Sites[i], "history?"+url.Values{"volume": {q.Get("volume")}}.Encode(), &h); err != nil {
+		refuse(w, http.StatusBadGateway, err.Error())
+		return
+	}
+	answer(w, http.StatusOK, h.Complete())
+}
+
+// action takes a request for a change, if it is one of the few that are done from here: may says why it is not, and do does it.
+func action[T any](s *Server, may func(T) error, do func(context.Context, T) (any, error)) http.HandlerFunc {
+	return s.withToken(func(w http.ResponseWriter, r *http.Request) {
+		var q T
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, bodyBytes)).Decode(&q); err != nil {
+			refuse(w, http.StatusBadRequest, "the request is not understood: "+err.Error())
+			return
+		}
+		if err := may(q); err != nil {
+			refuse(w, http.StatusForbidden, err.Error())
+			return
+		}
+		s.cfg.Logger.Info("http: asked", "from", r.RemoteAddr, "request", fmt.Sprintf("%+v", q))
+		v, err := do(r.Context(), q)
+		if err != nil {
+			refuse(w, http.StatusConflict, err.Error())
+			return
+		}
+		answer(w, http.StatusOK, v)
+	})
+}
+
+func mayMirror(q control.MirrorRequest) error {
+	if q.Op != "pause" && q.Op != "resume" {
+		return errors.New("of mirrors only pause and resume are done from here")
+	}
+	return nil
+}
+
+func maySnapshot(q control.SnapshotRequest) error {
+	if q.Op != "create" {
+		return errors.New("of snapshots only create is done from here")
+	}
+	return nil
+}
+
+// mayRole leaves what can make a second writable head, or gives something up, to the command.
+func mayRole(q control.RoleRequest) error {
+	if q.Op != "promote" || q.Force || q.Discard {
+		return errors.New("of roles only promote, without force, is done from here")
+	}
+	return nil
 }
 
 // withToken lets in who knows the token. It is a header that no other site's page can make a browser send.

@@ -28,13 +28,18 @@ const (
 type Config struct {
 	Metrics http.Handler
 	Status  func() control.Status
-	Mirror  func(context.Context, control.MirrorRequest) (any, error)
+	History func(volume string) (control.History, error)
 	Name    string // of this daemon among the sites
 	Version string
 	Sites   []Site                         // other daemons that the page shows
 	Token   string                         // lets the page act; "": it cannot
 	Flight  func(io.Writer) (int64, error) // nil: nothing is recorded
 	Logger  *slog.Logger
+
+	// What the page can change.
+	Mirror   func(context.Context, control.MirrorRequest) (any, error)
+	Snapshot func(context.Context, control.SnapshotRequest) (any, error)
+	Role     func(context.Context, control.RoleRequest) (any, error)
 }
 
 // Server serves --http. It is started by Serve and ended by Close.
@@ -61,7 +66,10 @@ func New(cfg Config) *Server {
 	mux.Handle("GET /", page())
 	mux.HandleFunc("GET /api/status", s.getStatus)
 	mux.HandleFunc("GET /api/sites", s.getSites)
-	mux.HandleFunc("POST /api/mirror", s.withToken(s.postMirror))
+	mux.HandleFunc("GET /api/history", s.getHistory)
+	mux.HandleFunc("POST /api/mirror", action(s, mayMirror, cfg.Mirror))
+	mux.HandleFunc("POST /api/snapshot", action(s, maySnapshot, cfg.Snapshot))
+	mux.HandleFunc("POST /api/role", action(s, mayRole, cfg.Role))
 	s.http = &http.Server{
 		Handler: mux, ReadHeaderTimeout: headTime, ReadTimeout: headTime, WriteTimeout: answerTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),

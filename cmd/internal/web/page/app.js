@@ -1,15 +1,9 @@
-// The page asks /api/sites each second and draws what it hears. It builds the document with createElement and textContent only:
-// names come from strangers.
-"use strict";
-(() => {
-const $ = (id) => document.getElementById(id);
-const keep = 300; // seconds of the charts
-const el = (tag, cls, text) => { const e = document.createElement(tag); if (cls) e.className = cls; if (text !== undefined) e.textContent = text; return e; };
-const svg = (tag, attrs, text) => { const e = document.createElementNS("http://www.w3.org/2000/svg", tag); for (const k in attrs) e.setAttribute(k, attrs[k]); if (text !== undefined) e.textContent = text; return e; };
+// The page asks /api/sites each second and draws what it hears.
+import { $, bytes, button, count, el, event, focusKey, span, svg } from "./dom.js";
+import { allow, changeMirror, promote, secret, snapshot } from "./act.js";
+import { showPast } from "./past.js";
 
-const bytes = (n) => { const u = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]; let i = 0; while (Math.abs(n) >= 1023.95 && i < u.length - 1) { n /= 1024; i++; } return (i === 0 || n >= 99.95 ? n.toFixed(0) : n.toFixed(1)) + " " + u[i]; };
-const span = (s) => s <= 0 ? "0 s" : s < 60 ? s.toFixed(s < 1 ? 2 : 1) + " s" : s < 3600 ? `${Math.floor(s / 60)}m${String(Math.floor(s % 60)).padStart(2, "0")}s` : s < 86400 ? `${Math.floor(s / 3600)}h${String(Math.floor(s / 60 % 60)).padStart(2, "0")}m` : `${Math.floor(s / 86400)}d${String(Math.floor(s / 3600 % 24)).padStart(2, "0")}h`;
-const count = (n) => n.toLocaleString("en").replaceAll(",", "\u2009");
+const keep = 300; // seconds of the charts
 
 // A log strip: the end of the log, from a little before the mirror that is furthest behind, with a mark for each pointer.
 function strip(v) {
@@ -41,12 +35,7 @@ function mirror(site, v, m) {
   d.append(title);
   if (site.self && secret()) {
     const op = m.state === "paused" ? "resume" : "pause";
-    const b = el("button", "", op);
-    b.type = "button";
-    b.setAttribute("aria-label", `${op} mirror ${m.id} of ${v.name}`);
-    b.dataset.key = `${v.name}/${m.id}`;
-    b.onclick = () => act(`${op} mirror ${m.id} of ${v.name}?`, { volume: v.name, id: m.id, op });
-    d.append(b);
+    d.append(button(op, `${op} mirror ${m.id} of ${v.name}`, `${v.name}/${m.id}`, () => changeMirror(v, m, op, look)));
   } else d.append(el("span"));
   const lag = el("div", "lag wide");
   if (m.lag_records === 0) lag.textContent = "lacks nothing";
@@ -73,33 +62,21 @@ function card(site, v) {
   if (v.checksum_errors) c.append(el("p", "wrong", `${v.checksum_errors} reads did not match their checksum`));
   if (v.role !== "failed") c.append(strip(v));
   if (v.source) c.append(el("p", "fact", v.source.connected ? `fed by ${v.source.address}` : v.source.address ? `source ${v.source.address} gone for ${span(v.source.silent_seconds)}` : v.role === "mirror" ? "waits for its source" : ""));
+  c.append(deeds(site, v));
   v.mirrors.forEach((m) => c.append(mirror(site, v, m)));
   return c;
 }
 
-const secret = () => sessionStorage.getItem("token") || "";
-
-async function act(question, body) {
-  $("question").textContent = question;
-  $("sure").returnValue = "";
-  $("sure").showModal();
-  await new Promise((r) => $("sure").addEventListener("close", r, { once: true }));
-  if ($("sure").returnValue !== "ok") return;
-  try {
-    const r = await fetch("api/mirror", { method: "POST", headers: { Authorization: "Bearer " + secret(), "Content-Type": "application/json" }, body: JSON.stringify(body) });
-    const a = await r.json();
-    if (!r.ok) { event(a.error, true); if (r.status === 401) sessionStorage.removeItem("token"); } else event(`asked: ${body.op} mirror ${body.id} of ${body.volume}`);
-  } catch (e) { event(String(e), true); }
-  look();
-}
-
-function event(text, bad) {
-  const list = $("events"), li = el("li", bad ? "bad" : "");
-  list.querySelector(".none")?.remove();
-  const t = el("time", "", new Date().toLocaleTimeString("en-GB"));
-  li.append(t, text);
-  list.prepend(li);
-  while (list.children.length > 100) list.lastChild.remove();
+// deeds are what can be done with a volume: its past is for everybody to look at.
+function deeds(site, v) {
+  const d = el("div", "deeds"), at = site.name + "/" + v.name, open = v.role === "primary" || v.role === "mirror";
+  if (v.history_from || v.snapshots) d.append(button("history", `history of ${v.name}`, at + " history", () => showPast(site, v)));
+  if (site.self && secret() && open) {
+    d.append(button("snapshot", `make a snapshot of ${v.name}`, at + " snapshot", () => snapshot(v, look)));
+    if (v.role === "mirror") d.append(button("promote", `make ${v.name} the primary`, at + " promote", () => promote(v, look)));
+  }
+  if (v.history_from || v.snapshots) d.append(el("span", "fact", (v.history_from ? `each moment since ${new Date(v.history_from).toLocaleString("en-GB")}` : "") + (v.history_from && v.snapshots ? ", " : "") + (v.snapshots ? `${v.snapshots} snapshot${v.snapshots === 1 ? "" : "s"}` : "")));
+  return d;
 }
 
 // What changed since the answer before is an event.
@@ -130,7 +107,7 @@ function plot(id, prefix) {
   if (!plots[id] || plots[id].key !== key) {
     plots[id]?.u.destroy();
     const axis = { stroke: css("--dim"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line") } };
-    const u = new uPlot({ width: Math.max(240, box.clientWidth), height: 190, cursor: { sync: { key: "cawrm" } }, scales: { y: { range: (_, lo, hi) => [0, Math.max(hi * 1.1, 0.1)] } },
+    const u = new uPlot({ width: Math.max(240, box.clientWidth), height: 190, cursor: { sync: { key: "cawrm" } }, scales: { x: { range: (_, lo, hi) => [Math.min(lo, hi - 10), hi] }, y: { range: (_, lo, hi) => [0, Math.max(hi * 1.1, 0.1)] } },
       axes: [axis, { ...axis, size: 56 }], series: [{}, ...names.map((n, i) => ({ label: n.slice(prefix.length), stroke: colours[i % colours.length], width: 1.5, value: (_, x) => x == null ? "–" : x.toFixed(2) }))] }, data, box);
     plots[id] = { u, key };
   } else plots[id].u.setData(data);
@@ -138,7 +115,7 @@ function plot(id, prefix) {
 addEventListener("resize", () => { for (const id in plots) plots[id].u.setSize({ width: Math.max(240, $(id).clientWidth), height: 190 }); });
 
 function draw(answer) {
-  const now = Date.now() / 1000, focus = document.activeElement?.dataset?.key, kind = document.activeElement?.tagName;
+  const now = Date.now() / 1000, focus = document.activeElement?.dataset?.key;
   times.push(now);
   let volumes = 0, wrong = [], worst = 0;
   const all = document.createDocumentFragment();
@@ -171,7 +148,7 @@ function draw(answer) {
   for (const list of series.values()) if (list.length < times.length) list.push(null);
   if (times.length > keep) { times.shift(); for (const list of series.values()) list.shift(); }
   $("sites").replaceChildren(all);
-  if (focus) [...document.querySelectorAll(kind.toLowerCase())].find((e) => e.dataset.key === focus)?.focus({ preventScroll: true });
+  focusKey(focus);
   $("summary").className = wrong.length ? "bad" : "";
   $("summary").textContent = wrong.length ? wrong.join(" · ") : `${volumes} volume${volumes === 1 ? "" : "s"}, nothing is wrong` + (worst > 0 ? `; the largest lag is ${span(worst)}` : "");
   $("version").textContent = "cawrm " + answer.version;
@@ -183,7 +160,8 @@ async function look() {
   try {
     const r = await fetch("api/sites", { cache: "no-store" });
     if (!r.ok) throw new Error(r.statusText);
-    draw(await r.json());
+    const answer = await r.json();
+    if (!document.querySelector("#sites button:active")) draw(answer); // not under a finger
   } catch (e) {
     $("summary").className = "bad";
     $("summary").textContent = "the daemon does not answer; what is shown is old";
@@ -195,23 +173,16 @@ function theme() {
   localStorage.setItem("theme", document.documentElement.dataset.theme = dark ? "light" : "dark");
   plot("lag", "lag "); plot("rate", "rate ");
 }
-function allow() {
-  if (secret()) { sessionStorage.removeItem("token"); event("actions are off"); look(); return; }
-  $("secret").value = ""; $("ask").returnValue = "";
-  $("ask").showModal();
-  $("ask").addEventListener("close", () => { if ($("ask").returnValue === "ok" && $("secret").value) { sessionStorage.setItem("token", $("secret").value); look(); } }, { once: true });
-}
 function step(by) {
   const cards = [...document.querySelectorAll(".card")];
   if (cards.length) cards[(cards.indexOf(document.activeElement.closest?.(".card")) + by + cards.length) % cards.length].focus();
 }
-$("theme").onclick = theme; $("token").onclick = allow; $("keys").onclick = () => $("help").showModal();
+$("theme").onclick = theme; $("token").onclick = () => allow(look); $("keys").onclick = () => $("help").showModal();
 addEventListener("keydown", (e) => {
-  if (e.ctrlKey || e.altKey || e.metaKey || e.target.matches("input") || document.querySelector("dialog[open]")) return;
-  ({ j: () => step(1), k: () => step(-1), t: theme, a: () => { e.preventDefault(); allow(); }, "?": () => $("help").showModal() })[e.key]?.();
+  if (e.ctrlKey || e.altKey || e.metaKey || e.target.matches("input, select") || document.querySelector("dialog[open]")) return;
+  ({ j: () => step(1), k: () => step(-1), t: theme, a: () => { e.preventDefault(); allow(look); }, h: () => document.activeElement.closest?.(".card")?.querySelector("[data-key$=' history']")?.click(), "?": () => $("help").showModal() })[e.key]?.();
 });
 const chosen = localStorage.getItem("theme");
 if (chosen) document.documentElement.dataset.theme = chosen;
 look();
 setInterval(() => { if (!document.hidden) look(); }, 1000);
-})();
