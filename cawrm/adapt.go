@@ -13,7 +13,8 @@ import (
 //	work   it packed; when it was given less processor time than that took, processors are the limit
 //	else   it waited for records: the writers are the limit
 //
-// The link being the limit raises the level by one, processors being it lowers it by one. Where both are short, a link that takes
+// The link being the limit raises the level by one, processors being it lowers it by one; so does a link that was not
+// waited for in eight spans, which asks for no such effort any more. Where both are short, a link that takes
 // more than fastLink is left uncompressed, since that would cost the writers much of a core and the mirror little time; on
 // a slower one the level stays. A level that was given up is not tried again for a while, which doubles each time.
 type adapt struct {
@@ -23,6 +24,7 @@ type adapt struct {
 	work, cpu  time.Duration
 	link       time.Duration
 	wire, data int64 // bytes, after packing and before
+	calm       int   // spans in a row in which the link was not waited for
 
 	failed wire.Level // this one and those above are not tried
 	until  time.Time  // before this
@@ -31,6 +33,7 @@ type adapt struct {
 
 const (
 	adaptSpan  = 250 * time.Millisecond
+	calmSpans  = 8
 	firstPause = 2 * time.Second
 	maxPause   = time.Minute
 
@@ -48,7 +51,7 @@ func (a *adapt) frame(now time.Time, work, cpu, link time.Duration, wire, data i
 	a.wire, a.data = a.wire+wire, a.data+data
 	if span := now.Sub(a.began); span >= adaptSpan {
 		a.decide(now, span)
-		*a = adapt{level: a.level, began: now, failed: a.failed, until: a.until, pause: a.pause}
+		*a = adapt{level: a.level, began: now, calm: a.calm, failed: a.failed, until: a.until, pause: a.pause}
 	}
 }
 
@@ -58,11 +61,16 @@ func (a *adapt) decide(now time.Time, span time.Duration) {
 	linkShort := share(a.link) > 0.25
 	cpuShort := share(a.work) > 0.05 && float64(a.work) > 1.3*float64(a.cpu) || share(a.work) > 0.9
 	fast := perSecond(a.wire) > fastLink
+	if a.calm++; share(a.link) > 0.02 {
+		a.calm = 0
+	}
 	switch {
 	case cpuShort && fast, cpuShort && !linkShort && a.level > wire.LevelFast:
 		a.lower(now)
 	case linkShort && !cpuShort, a.level == wire.LevelOff && perSecond(a.data) < littleBytes:
 		a.raise(now)
+	case a.calm >= calmSpans && a.level > wire.LevelFast:
+		a.level, a.calm = a.level-1, 0
 	}
 }
 

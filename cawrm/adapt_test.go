@@ -42,6 +42,36 @@ func TestAdapt(t *testing.T) {
 	}
 }
 
+// TestAdaptCalms ensures that a high level is given up step by step when the link is not short any more, and is there again
+// at once when it is.
+func TestAdaptCalms(t *testing.T) {
+	now := time.Unix(1, 0)
+	a := newAdapt(now)
+	a.level = wire.LevelBest
+	span := func(link time.Duration) {
+		now = now.Add(adaptSpan)
+		a.frame(now, 20*time.Millisecond, 20*time.Millisecond, link, 1<<20, 1<<20)
+	}
+	for range 4 * calmSpans {
+		span(0)
+	}
+	if a.level != wire.LevelFast {
+		t.Errorf("level %v after the link was not waited for in %d spans", a.level, 4*calmSpans)
+	}
+	for range 3 {
+		span(200 * time.Millisecond)
+	}
+	if a.level != wire.LevelBest {
+		t.Errorf("level %v after 3 spans of waiting for the link", a.level)
+	}
+	for range 4 * calmSpans {
+		span(20 * time.Millisecond) // enough, and no more
+	}
+	if a.level != wire.LevelBest {
+		t.Errorf("level %v while the link is waited for now and then", a.level)
+	}
+}
+
 // TestAdaptRests ensures that a level which was too much is not tried again at each turn.
 func TestAdaptRests(t *testing.T) {
 	now := time.Unix(1, 0)
