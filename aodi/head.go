@@ -229,7 +229,8 @@ func (v *Volume) rootsOf(e *format.Entry) []*head {
 	return all
 }
 
-// replayBatch applies one batch in recovery.
+// replayBatch applies one batch in recovery. The coming map begins as a copy of one that a checkpoint holds (beginJump); from the checkpoint
+// before that one, the map is in memory, and the two would be changed together.
 func (v *Volume) replayBatch(h *format.BatchHeader, seg, chunk uint32) error {
 	if h.Flags&format.FlagJump == 0 {
 		if err := v.applyLocked(v.main, h, seg, chunk); err != nil {
@@ -237,6 +238,9 @@ func (v *Volume) replayBatch(h *format.BatchHeader, seg, chunk uint32) error {
 		}
 		v.setShown(h.End)
 		return nil
+	}
+	if v.coming == nil && inMemory(v.main.tree.root) {
+		return fmt.Errorf("%s: segment %d, chunk %d: a jump epoch begins where a checkpoint stood that is lost: run `cawrm check --repair`", v.d.Name(), seg, chunk)
 	}
 	c := v.beginComingLocked(h.End)
 	if err := v.applyLocked(&c.head, h, seg, chunk); err != nil {
