@@ -220,8 +220,7 @@ func (v *Volume) nextSegmentLocked(frees bool) (waited bool, err error) {
 		v.room.Wait()
 		return true, nil
 	}
-	if wait := v.paceLocked(keep); wait > 0 {
-		v.relief.request()
+	if wait := v.paceLocked(keep); wait > 0 { // the cleaner was told when the last one was taken: each of its rounds wakes us
 		t := time.AfterFunc(wait, func() { v.mu.Lock(); defer v.mu.Unlock(); v.room.Broadcast() })
 		defer t.Stop()
 		v.room.Wait()

@@ -68,7 +68,18 @@ func (v *Volume) Relocate(seg uint32, between func() error) (int, error) {
 			err = between()
 		}
 	}
+	if err == nil && kind == format.BatchMeta {
+		v.awaitCheckpoint(seg)
+	}
 	return r.moved, errors.Join(err, r.corrupt)
+}
+
+// awaitCheckpoint lets a segment whose pages are in memory now not be cleaned again before the checkpoint that moves them: until
+// then they count as live here, and a cleaner would choose it for ever.
+func (v *Volume) awaitCheckpoint(seg uint32) {
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	v.segs.young[seg] = true
 }
 
 // relocation is one that is under way.

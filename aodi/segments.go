@@ -31,7 +31,7 @@ type segmentTable struct {
 	keep   int               // how many of these there are
 	live   int64             // chunks of data that a map refers to
 	drops  atomic.Uint64     // counts what was replaced or discarded
-	young  map[uint32]bool   // sealed since the last checkpoint: not all of it need be on the disk
+	young  map[uint32]bool   // not to be cleaned before the next checkpoint: sealed since the last one, so that not all of it need be on the disk, or its pages wait for it
 }
 
 // hold keeps what a cut refers to from being freed.

@@ -277,7 +277,7 @@ type Space struct {
 	Cold          uint64 // of which so many are for cleaning
 	Low           uint64 // with fewer than Keep and Low, writes slow down
 	Dead          uint64 // sealed segments that hold nothing live, which the next checkpoint frees
-	Young         uint64 // segments that were sealed since the last checkpoint, and cannot be cleaned yet
+	Young         uint64 // segments that wait for a checkpoint: sealed since the last one, so that they cannot be cleaned yet, or their pages were moved
 	Held          int    // cuts that hold segments
 	LiveBytes     int64  // data that a map refers to
 	MaxLiveBytes  int64  // with more, writes get ENOSPC; 0 when only the file system bounds it

@@ -31,8 +31,12 @@ type Cleaner struct {
 	done   chan struct{}
 
 	cleaned atomic.Uint64 // segments
-	queue   []Candidate   // runClean's: the best of those that there were, worst first
-	tired   time.Time     // an error came; not before then again
+	// runClean's:
+	queue []Candidate // the best of those that there were, worst first
+	tired time.Time   // an error came; not before then again
+	most  uint64      // the most that cleaning has come to in this round, see gained
+	spent int         // segments cleaned since
+	rest  *aodi.Space // what the last round has left, when it could do no more though more was needed
 }
 
 // Start begins to clean.
@@ -109,7 +113,10 @@ func (c *Cleaner) round() {
 	if time.Now().Before(c.tired) {
 		return
 	}
-	c.queue = c.queue[:0]
+	if c.resting(c.v.Space()) {
+		return
+	}
+	c.queue, c.most, c.spent = c.queue[:0], 0, 0
 	err := error(nil)
 	for more := true; more && err == nil; {
 		select {
@@ -123,6 +130,37 @@ func (c *Cleaner) round() {
 		c.log.Warn("cleaning", "err", err)
 		c.tired = time.Now().Add(tiredFor)
 	}
+	if s := c.v.Space(); needed(s) && (err == nil || errors.Is(err, syscall.ENOSPC)) {
+		c.rest = &s
+	}
+}
+
+// resting tells that the last round has done what it could, and that nothing is different since: another one would move the
+// same again. A segment's worth of garbage makes a difference, so does a cut that is over, and a write that waits.
+func (c *Cleaner) resting(s aodi.Space) bool {
+	if c.rest == nil {
+		return false
+	}
+	c.rest.GarbageBytes = min(c.rest.GarbageBytes, s.GarbageBytes)
+	if s.Waiting > 0 || s.Held < c.rest.Held || s.GarbageBytes >= c.rest.GarbageBytes+s.SegmentBytes {
+		c.rest = nil
+	}
+	return c.rest != nil
+}
+
+// patience is how many segments a round cleans one after the other without any gain: twice as many as the fullest that are worth it
+// need to give one back. Map pages of which snapshots have many versions can be moved about for ever, each move making as
+// much garbage as it takes away.
+const patience = 64
+
+// gained grows by each segment that cleaning empties, and not with what the log takes meanwhile.
+func gained(s aodi.Space) uint64 { return s.Free + s.Dead + s.Logged/uint64(s.SegmentChunks) }
+
+// weigh notes whether the last segment that was cleaned has brought anything.
+func (c *Cleaner) weigh(s aodi.Space) {
+	if g := gained(s); g > c.most {
+		c.most, c.spent = g, 0
+	}
 }
 
 // step frees what is dead, or cleans one more segment. more: there may be something to do yet. A checkpoint costs space, too, so
@@ -132,6 +170,7 @@ func (c *Cleaner) step() (more bool, err error) {
 	if !needed(s) {
 		return false, nil
 	}
+	c.weigh(s)
 	if s.Dead >= s.Low || s.Waiting > 0 && s.Dead > s.Cold/2 {
 		if n, err := c.v.FreeDead(); err != nil || n > 0 {
 			return true, err
@@ -154,7 +193,9 @@ func (c *Cleaner) step() (more bool, err error) {
 	}
 	more = n > 0 || young
 	if err == nil && !more {
-		more, err = c.v.Relieve()
+		if more, err = c.v.Relieve(); more {
+			c.spent = 0
+		}
 	}
 	return more, err
 }
@@ -189,6 +230,9 @@ const atOnce = 8
 
 // next returns the best segment.
 func (c *Cleaner) next(s aodi.Space) (Candidate, bool, error) {
+	if c.spent++; c.spent > patience {
+		return Candidate{}, false, nil
+	}
 	if len(c.queue) == 0 {
 		var err error
 		if c.queue, err = best(c.v, s, c.policy, mostLive, atOnce); err != nil || len(c.queue) == 0 {
