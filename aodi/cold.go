@@ -22,7 +22,8 @@ import (
 //	            to it is durable (V4)
 //
 // So there is nothing to roll forward: what a crash can lose is only the copy. The content, the births, and with them cuts and
-// mirrors, do not notice.
+// mirrors, do not notice. A sync that fails can lose the copy, too: the volume has failed then, and until it is opened again it
+// refuses to readers what was moved and is not there.
 
 // coldHead is where chunks go that cleaning moves. Who holds Volume.clean writes there; what is said here of it changes
 // under mapMu, together with the map, so that a checkpoint sees no more of the head than its map can lead to.
