@@ -76,7 +76,6 @@ func TestHistoryShowsEachMoment(t *testing.T) {
 		k.must(clone.WriteAt(stamped(77), 0, true))
 		k.must(clone.Close())
 		k.must(k.v.ForgetClone("c"))
-		k.must(k.v.DeleteSnapshot("of-c"))
 		k.must(k.v.Close())
 		check(t, d)
 		k.v = open(t, d, opt)
