@@ -346,7 +346,9 @@ func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
 	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	return m.run(ctx, l, wire.NewReader(l.stream()))
+	r := wire.NewReader(l.stream())
+	defer r.Release()
+	return m.run(ctx, l, r)
 }
 
 // run is a session over a connection that is there.

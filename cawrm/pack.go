@@ -25,6 +25,7 @@ type traffic struct {
 // runPack makes frames of what runRead has read, as small as there is time for.
 func (s *shipment) runPack(ctx context.Context) {
 	var p wire.Packer
+	defer p.Release()
 	a := newAdapt(time.Now())
 	for {
 		var ep *epoch

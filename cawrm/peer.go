@@ -188,6 +188,7 @@ func (p *Peer) runConn(l *link) {
 		return
 	}
 	r := wire.NewReader(l.stream())
+	defer r.Release()
 	h, err := hello(r)
 	if err != nil {
 		p.stranger(l, err)

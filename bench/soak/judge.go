@@ -18,10 +18,9 @@ type bounds struct {
 
 // limits are the bounds of every soak. Without cleaning a container grows with what is written to it: by the data,
 // the batch headers and summaries; beside that it may hold map pages and segments made ready.
-// What a link remembers of what it sent, 16 MiB at most, fills slowly, and that of the link before may not have been collected.
 var limits = bounds{
 	Factor:      1.10,
-	Slack:       map[string]int64{"rss_anon": 40 << 20, "heap": 40 << 20, "goroutines": 8, "threads": 8, "fds": 8, "lag_bytes": 16 << 20},
+	Slack:       map[string]int64{"rss_anon": 8 << 20, "heap": 8 << 20, "goroutines": 8, "threads": 8, "fds": 8, "lag_bytes": 16 << 20},
 	Most:        map[string]int64{"rss_anon": 512 << 20, "goroutines": 500, "threads": 200, "fds": 200},
 	Container:   1.25,
 	ContainerBy: 512 << 20,

@@ -99,6 +99,9 @@ func NewReader(r io.Reader) *Reader {
 	return &Reader{r: bufio.NewReaderSize(r, readBuffer)}
 }
 
+// Release gives back what the Reader remembers, when its stream has ended. It is not used any more.
+func (r *Reader) Release() { r.unpack.window.release() }
+
 // Next reads the next frame's control part, of which the type must be in allow, and verifies it. The caller then
 // takes it with the method of that type, before the next Next.
 //

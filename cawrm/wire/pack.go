@@ -47,6 +47,9 @@ type Packer struct {
 	probe  []byte
 }
 
+// Release gives back what the Packer remembers, when its stream has ended. It is not used any more.
+func (p *Packer) Release() { p.window.release() }
+
 // Frame is a RECORDS frame in two parts, with the memory to use again.
 type Frame struct {
 	Head, Data []byte

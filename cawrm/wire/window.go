@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"sync"
 
 	"cawrm/aodi/format"
 )
@@ -14,10 +15,25 @@ const WindowChunks = 4096
 // pieceChunks is how many of them memory is taken for at a time.
 const pieceChunks = 256
 
+type piece [pieceChunks * format.ChunkSize]byte
+
+// pool has the pieces of streams that have ended: the next one comes soon when a link is cut.
+var pool = sync.Pool{New: func() any { return new(piece) }}
+
 // window holds the last chunks that a stream carried as such, on either side of it.
 type window struct {
-	pieces [WindowChunks / pieceChunks][]byte
+	pieces [WindowChunks / pieceChunks]*piece
 	n      uint64 // chunks that were ever added
+}
+
+// release gives the memory back. The window is empty then.
+func (w *window) release() {
+	for _, p := range w.pieces {
+		if p != nil {
+			pool.Put(p)
+		}
+	}
+	*w = window{}
 }
 
 func (w *window) add(chunk []byte) {
@@ -27,12 +43,13 @@ func (w *window) add(chunk []byte) {
 
 func (w *window) slot(n uint64) []byte {
 	at := n % WindowChunks
-	piece := &w.pieces[at/pieceChunks]
-	if *piece == nil {
-		*piece = make([]byte, pieceChunks*format.ChunkSize)
+	p := w.pieces[at/pieceChunks]
+	if p == nil {
+		p = pool.Get().(*piece)
+		w.pieces[at/pieceChunks] = p
 	}
 	at = at % pieceChunks * format.ChunkSize
-	return (*piece)[at : at+format.ChunkSize]
+	return p[at : at+format.ChunkSize]
 }
 
 // back is the chunk that was added as the d-th last, nil when the window does not reach so far.
