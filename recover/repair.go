@@ -52,7 +52,7 @@ func (r *Repaired) Print(w io.Writer) error {
 	for _, line := range r.Mended {
 		fmt.Fprintf(w, "repaired  %s\n", line)
 	}
-	for _, line := range r.gone() {
+	for _, line := range r.Gone() {
 		fmt.Fprintf(w, "repaired  %s\n", line)
 	}
 	for _, line := range r.Refused {
@@ -71,8 +71,8 @@ func (r *Repaired) Print(w io.Writer) error {
 	return last.Print(w)
 }
 
-// gone lists the violations that were there before and are not now.
-func (r *Repaired) gone() (lines []string) {
+// Gone lists the violations that were there before and are not now.
+func (r *Repaired) Gone() (lines []string) {
 	if r.Before == nil || r.After == nil {
 		return nil
 	}

@@ -26,6 +26,15 @@ type attachFlags struct {
 	timeout     time.Duration
 	deadTimeout time.Duration
 	reconnect   bool
+	json        jsonFlag
+}
+
+// attached is the JSON of attach.
+type attached struct {
+	Device   string `json:"device"`
+	Volume   string `json:"volume"`
+	Size     int64  `json:"size"` // bytes
+	ReadOnly bool   `json:"read_only"`
 }
 
 func newAttach() *cobra.Command {
@@ -57,6 +66,7 @@ device's user has to learn by an error and a new mount.`,
 	c.Flags().IntVar(&f.blockSize, "block-size", 512, "logical block size of the device: 512, 1024, 2048 or 4096 bytes; what is made with a small one does not mount with a larger one")
 	c.Flags().DurationVar(&f.timeout, "timeout", 0, "take a connection for dead when one answer takes longer (default: never)")
 	c.Flags().DurationVar(&f.deadTimeout, "dead-timeout", time.Minute, "how long requests wait for --reconnect after the daemon went away; 0 fails them at once")
+	f.json.add(c)
 	c.Flags().BoolVar(&f.reconnect, "reconnect", false, "give a device whose daemon was restarted new connections")
 	return c
 }
@@ -104,8 +114,7 @@ func (f *attachFlags) run(c *cobra.Command, args []string) error {
 	if export.ReadOnly() {
 		how = ", read-only"
 	}
-	_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s, %d bytes%s\n", device.Path(), volume.Name, export.Size, how)
-	return err
+	return f.json.say(c, attached{device.Path(), volume.Name, export.Size, export.ReadOnly()}, "%s: %s, %d bytes%s\n", device.Path(), volume.Name, export.Size, how)
 }
 
 func (f *attachFlags) check(given bool) error {

@@ -43,13 +43,13 @@ say little of another; compare runs of one machine, and close in time, with diff
 // benchFlags are of every command that measures.
 type benchFlags struct {
 	out, disk string
-	json      bool
+	json      jsonFlag
 }
 
 func (f *benchFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.out, "out", "", "also write DIR/*.jsonl and DIR/*.html; `DIR` is made")
 	c.Flags().StringVar(&f.disk, "disk", "", "`DIR` on the disk that is measured (default: $TMPDIR, else /tmp)")
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON lines instead of tables")
+	c.Flags().BoolVar((*bool)(&f.json), "json", false, "print JSON lines instead of tables")
 }
 
 // directory is where the containers go. On tmpfs nothing of a disk is measured.
@@ -250,7 +250,7 @@ func commandLine(c *cobra.Command) []string {
 }
 
 func newBenchDiff() *cobra.Command {
-	asJSON := false
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Compare two results files, or directories of them",
@@ -272,13 +272,11 @@ repetition of the one lies within those of the other; the rest is the same, as f
 				return fmt.Errorf("bench diff: %s and %s have no experiment in common", args[0], args[1])
 			}
 			if asJSON {
-				enc := json.NewEncoder(c.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(changes)
+				return printJSON(c, changes)
 			}
 			return report.PrintDiff(c.OutOrStdout(), changes)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	asJSON.add(c)
 	return c
 }

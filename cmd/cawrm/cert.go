@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,13 +46,13 @@ Where that is too much, a secret that both sites have does for the link between 
 type certFlags struct {
 	dir  string
 	days int
-	json bool
+	json jsonFlag
 }
 
 func (f *certFlags) add(c *cobra.Command, life time.Duration) {
 	c.Flags().StringVar(&f.dir, "dir", ".", "`directory` of the files")
 	c.Flags().IntVar(&f.days, "days", int(life/(24*time.Hour)), "how long it is good")
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	f.json.add(c)
 }
 
 func (f *certFlags) life() (time.Duration, error) {
@@ -167,10 +166,10 @@ func (s shown) of(c *x509.Certificate) shown {
 	return s
 }
 
-func printCert(c *cobra.Command, asJSON bool, s shown) error {
+func printCert(c *cobra.Command, asJSON jsonFlag, s shown) error {
 	out := c.OutOrStdout()
 	if asJSON {
-		return json.NewEncoder(out).Encode(s)
+		return printJSON(c, s)
 	}
 	kind := "certificate"
 	if s.Authority {
@@ -194,7 +193,7 @@ func printCert(c *cobra.Command, asJSON bool, s shown) error {
 }
 
 func newCertShow() *cobra.Command {
-	var asJSON bool
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:     "show FILE",
 		Short:   "Say whose a certificate is and how long it is good",
@@ -208,12 +207,13 @@ func newCertShow() *cobra.Command {
 			return printCert(c, asJSON, shown{Cert: args[0]}.of(x))
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	asJSON.add(c)
 	return c
 }
 
 func newCertSecret() *cobra.Command {
-	return &cobra.Command{
+	var asJSON jsonFlag
+	c := &cobra.Command{
 		Use:     "secret FILE",
 		Short:   "Make a secret for --peer-secret",
 		Long:    "Make a secret of 256 random bits for --peer-secret, in a file for its owner alone. The same file goes to both sites, by a way that\nnobody listens to.",
@@ -226,10 +226,14 @@ func newCertSecret() *cobra.Command {
 			if errors.Is(err, os.ErrExist) {
 				return fmt.Errorf("%w; it is left as it is", err)
 			}
-			if err == nil {
-				fmt.Fprintf(c.OutOrStdout(), "secret %s\n", args[0])
+			if err != nil {
+				return err
 			}
-			return err
+			return asJSON.say(c, struct {
+				Secret string `json:"secret"`
+			}{args[0]}, "secret %s\n", args[0])
 		},
 	}
+	asJSON.add(c)
+	return c
 }

@@ -12,6 +12,7 @@ import (
 
 func newCheck() *cobra.Command {
 	var o recovery.CheckOptions
+	var asJSON jsonFlag
 	repair := false
 	c := &cobra.Command{
 		Use:   "check PATH",
@@ -29,17 +30,18 @@ holds now; 1: something remains. Data that do not match their checksums remain: 
 		Args: exactArgs("PATH"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if repair {
-				return mend(c, args[0], o)
+				return mend(c, args[0], o, asJSON)
 			}
-			return check(c, args[0], o)
+			return check(c, args[0], o, asJSON)
 		},
 	}
 	c.Flags().BoolVar(&repair, "repair", false, "mend what can be derived again, and say what was and what was not")
 	c.Flags().BoolVar(&o.Quick, "quick", false, "leave out reading the data and comparing its checksums")
+	asJSON.add(c)
 	return c
 }
 
-func check(c *cobra.Command, path string, o recovery.CheckOptions) error {
+func check(c *cobra.Command, path string, o recovery.CheckOptions, asJSON jsonFlag) error {
 	clear := func() {}
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		o.Progress, clear = progressLine(os.Stderr)
@@ -49,29 +51,36 @@ func check(c *cobra.Command, path string, o recovery.CheckOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := report.Print(c.OutOrStdout()); err != nil {
-		return err
-	}
-	if !report.OK() {
+	switch {
+	case bool(asJSON):
+		err = printJSON(c, reportOf(report))
+	case report.OK():
+		err = report.Print(c.OutOrStdout())
+	default:
+		err = report.Print(c.OutOrStdout())
 		fmt.Fprintf(c.OutOrStdout(), "`cawrm check --repair %s` mends what can be derived again\n", path)
-		return errSaid
 	}
-	return nil
+	if err == nil && !report.OK() {
+		err = errSaid
+	}
+	return err
 }
 
 // mend is check --repair.
-func mend(c *cobra.Command, path string, o recovery.CheckOptions) error {
+func mend(c *cobra.Command, path string, o recovery.CheckOptions, asJSON jsonFlag) error {
 	r, err := recovery.RepairFile(path, o)
 	if err != nil {
 		return err
 	}
-	if err := r.Print(c.OutOrStdout()); err != nil {
-		return err
+	if asJSON {
+		err = printJSON(c, repairOf(r))
+	} else {
+		err = r.Print(c.OutOrStdout())
 	}
-	if !r.OK() {
-		return errSaid
+	if err == nil && !r.OK() {
+		err = errSaid
 	}
-	return nil
+	return err
 }
 
 // progressLine shows progress in one line of a terminal; clear takes it away.

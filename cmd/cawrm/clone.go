@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -14,7 +13,8 @@ import (
 
 func newClone() *cobra.Command {
 	var f controlFlag
-	path, remove, asJSON := "", false, false
+	var asJSON jsonFlag
+	path, remove := "", false
 	c := &cobra.Command{
 		Use:   "clone NAME[@SNAP] CLONE | clone --delete CLONE",
 		Short: "Make a writable volume of a snapshot, or of the present",
@@ -66,19 +66,18 @@ it. While there is a clone, its snapshot cannot be deleted. A clone has no mirro
 			}
 			defer client.Close()
 			var made control.Clone
-			if err := client.Call(context.Background(), "clone", r, &made); err != nil || remove {
+			if err := client.Call(context.Background(), "clone", r, &made); err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(c, made)
+			if remove {
+				return asJSON.say(c, deleted{r.Name}, "")
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is a clone of %s, in %s\n", made.Name, made.Of, made.Path)
-			return err
+			return asJSON.say(c, made, "%s is a clone of %s, in %s\n", made.Name, made.Of, made.Path)
 		},
 	}
 	f.add(c)
 	c.Flags().StringVar(&path, "path", "", "where the clone's own container goes, a `file` that does not exist")
 	c.Flags().BoolVar(&remove, "delete", false, "delete a clone, with its container")
-	c.Flags().BoolVar(&asJSON, "json", false, "print what was made as JSON")
+	asJSON.add(c)
 	return c
 }

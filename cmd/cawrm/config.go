@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ a flag of "cawrm serve" without its dashes; a flag that can be repeated takes a 
   cawrm config example > cawrm.toml`,
 		RunE: group,
 	}
+	var asJSON jsonFlag
 	check := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say what is wrong with a configuration, with file and line",
@@ -24,8 +26,9 @@ a flag of "cawrm serve" without its dashes; a flag that can be repeated takes a 
 contradicts. Exit code 0: serve would take it. Whether paths exist and addresses are free is found by serve.`,
 		Example: `  cawrm config check /etc/cawrm/cawrm.toml`,
 		Args:    exactArgs("FILE"),
-		RunE:    func(c *cobra.Command, args []string) error { return checkConfig(c, args[0]) },
+		RunE:    func(c *cobra.Command, args []string) error { return checkConfig(c, asJSON, args[0]) },
 	}
+	asJSON.add(check)
 	example := &cobra.Command{
 		Use:     "example",
 		Short:   "Print a configuration with every key explained",
@@ -40,7 +43,15 @@ contradicts. Exit code 0: serve would take it. Whether paths exist and addresses
 	return c
 }
 
-func checkConfig(c *cobra.Command, path string) error {
+// checked is the JSON of config check.
+type checked struct {
+	File    string   `json:"file"`
+	OK      bool     `json:"ok"`
+	Volumes []string `json:"volumes"`
+	Error   string   `json:"error,omitempty"` // with file and line
+}
+
+func checkConfig(c *cobra.Command, asJSON jsonFlag, path string) error {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	new(daemonFlags).add(flags)
 	if err := flags.Set("config", path); err != nil {
@@ -48,11 +59,17 @@ func checkConfig(c *cobra.Command, path string) error {
 	}
 	g := given{flags: flags}
 	cfg, err := g.load()
+	if err != nil && bool(asJSON) {
+		return errors.Join(printJSON(c, checked{File: path, Volumes: []string{}, Error: err.Error()}), errSaid)
+	}
 	if err != nil {
 		return plainError{err}
 	}
-	_, err = fmt.Fprintf(c.OutOrStdout(), "%s: OK, volumes: %d\n", path, len(cfg.Volumes))
-	return err
+	done := checked{File: path, OK: true, Volumes: []string{}}
+	for _, v := range cfg.Volumes {
+		done.Volumes = append(done.Volumes, v.Name)
+	}
+	return asJSON.say(c, done, "%s: OK, volumes: %d\n", path, len(cfg.Volumes))
 }
 
 // plainError is a failure, also when what failed calls it wrong usage: the file is wrong, not the command line.

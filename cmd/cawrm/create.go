@@ -18,6 +18,15 @@ type createFlags struct {
 	capacity value.Size
 	mirror   bool
 	force    bool
+	json     jsonFlag
+}
+
+// created is the JSON of create.
+type created struct {
+	Path     string `json:"path"`
+	Role     string `json:"role"`               // primary or mirror
+	Size     int64  `json:"size"`               // logical, bytes; 0 of an empty mirror
+	Capacity int64  `json:"capacity,omitempty"` // bound of the container, bytes
 }
 
 func newCreate() *cobra.Command {
@@ -45,6 +54,7 @@ four fifths of the capacity. One that is larger gets ENOSPC when too much of it 
 	c.Flags().Var(&f.capacity, "capacity", "bound of the container (default: what the file system has, or the device)")
 	c.Flags().BoolVar(&f.mirror, "mirror", false, "an empty mirror: size and identity come from its source")
 	c.Flags().BoolVar(&f.force, "force", false, "overwrite what a block device holds")
+	f.json.add(c)
 	return c
 }
 
@@ -59,14 +69,13 @@ func (f *createFlags) run(c *cobra.Command, path string) error {
 		return fmt.Errorf("create: %w", err)
 	}
 	if f.mirror {
-		fmt.Fprintf(c.OutOrStdout(), "created %s: an empty mirror\nnext: cawrm serve %s --peer ADDR, and --mirror cawrm://HOST:PORT/NAME at the source\n", path, path)
-		return nil
+		return f.json.say(c, created{Path: path, Role: string(aodi.RoleMirror)}, "created %s: an empty mirror\nnext: cawrm serve %s --peer ADDR, and --mirror cawrm://HOST:PORT/NAME at the source\n", path, path)
 	}
 	if most := aodi.MaxLive(int64(f.size), int64(f.capacity)); f.capacity > 0 && int64(f.size) > most {
 		fmt.Fprintf(c.ErrOrStderr(), "cawrm: warning: a capacity of %s holds %d bytes of data: writes beyond that get ENOSPC until some is discarded\n", f.capacity, most)
 	}
-	fmt.Fprintf(c.OutOrStdout(), "created %s: a volume of %s\nnext: cawrm serve %s --nbd ADDR\n", path, f.size, path)
-	return nil
+	return f.json.say(c, created{Path: path, Role: string(aodi.RolePrimary), Size: int64(f.size), Capacity: int64(f.capacity)},
+		"created %s: a volume of %s\nnext: cawrm serve %s --nbd ADDR\n", path, f.size, path)
 }
 
 // check finds wrong usage.

@@ -15,7 +15,16 @@ import (
 // forcedTimeout is shorter: the kernel keeps a device that is open, however long one waits.
 const forcedTimeout = 2 * time.Second
 
-type detachFlags struct{ force bool }
+type detachFlags struct {
+	force bool
+	json  jsonFlag
+}
+
+// detached is the JSON of detach.
+type detached struct {
+	Device string `json:"device"`
+	Free   bool   `json:"free"` // false: something has it open still
+}
 
 func newDetach() *cobra.Command {
 	var f detachFlags
@@ -29,6 +38,7 @@ fails, and what was not yet durable is lost.`,
 		Args:    exactArgs("/dev/nbdN"),
 		RunE:    func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
+	f.json.add(c)
 	c.Flags().BoolVar(&f.force, "force", false, "also when the device is in use")
 	return c
 }
@@ -55,9 +65,11 @@ func (f *detachFlags) run(c *cobra.Command, path string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
-	err = d.WaitGone(ctx)
-	if err != nil && f.force {
-		_, err = fmt.Fprintf(c.OutOrStdout(), "%s is disconnected; it can be used again when nothing has it open any more\n", d.Path())
+	switch err = d.WaitGone(ctx); {
+	case err == nil:
+		return f.json.say(c, detached{d.Path(), true}, "")
+	case f.force:
+		return f.json.say(c, detached{d.Path(), false}, "%s is disconnected; it can be used again when nothing has it open any more\n", d.Path())
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -15,7 +14,7 @@ import (
 
 type doctorFlags struct {
 	control controlFlag
-	json    bool
+	json    jsonFlag
 	ports   value.Addrs
 }
 
@@ -35,7 +34,7 @@ Nothing is changed, but for a small file beside PATH that is removed again. Exit
 	}
 	f.control.add(c)
 	c.Flags().Var(&f.ports, "port", "address that is to be listened at; repeatable")
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	f.json.add(c)
 	return c
 }
 
@@ -54,10 +53,7 @@ func (f *doctorFlags) run(c *cobra.Command, paths []string) error {
 	defer client.Close()
 	all := append(doctor.Examine(s), askDaemon(c.Context(), client)...)
 	if f.json {
-		enc := json.NewEncoder(c.OutOrStdout())
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(all)
+		err = printJSON(c, all)
 	} else {
 		err = doctor.Print(c.OutOrStdout(), all)
 	}

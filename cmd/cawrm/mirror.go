@@ -2,7 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,7 +42,7 @@ are remembered by ID for both.`,
 }
 
 func newMirrorAdd() *cobra.Command {
-	var f controlFlag
+	var f mirrorFlags
 	c := &cobra.Command{
 		Use:   "add NAME ID URL [KEY=VALUE...]",
 		Short: "Add a mirror to a volume, and keep it",
@@ -56,7 +57,7 @@ WHAT IT HOLDS IS OVERWRITTEN. It is a point in time only after each flush; statu
   cawrm mirror add db rome cawrm://10.0.0.3:10810/db mode=flush
   cawrm mirror add db plain nbd://10.0.0.4:10809/export`,
 		Args: leastArgs("NAME", "ID", "URL"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			var l value.Mirrors
 			if err := l.Set(args[1] + "=" + args[2]); err != nil {
 				return usageError{err}
@@ -64,7 +65,7 @@ WHAT IT HOLDS IS OVERWRITTEN. It is a point in time only after each flush; statu
 			if err := checkSettings(args[3:]); err != nil {
 				return err
 			}
-			return f.mirror(control.MirrorRequest{Op: "add", Volume: args[0], ID: args[1], URL: args[2], Settings: args[3:]})
+			return f.change(c, control.MirrorRequest{Op: "add", Volume: args[0], ID: args[1], URL: args[2], Settings: args[3:]})
 		},
 	}
 	f.add(c)
@@ -99,11 +100,11 @@ func newMirrorResume() *cobra.Command {
 }
 
 func simpleMirror(op, short, long string) *cobra.Command {
-	var f controlFlag
+	var f mirrorFlags
 	c := &cobra.Command{
 		Use: op + " NAME ID", Short: short, Long: long, Example: "  cawrm mirror " + op + " db paris", Args: exactArgs("NAME", "ID"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return f.mirror(control.MirrorRequest{Op: op, Volume: args[0], ID: args[1]})
+		RunE: func(c *cobra.Command, args []string) error {
+			return f.change(c, control.MirrorRequest{Op: op, Volume: args[0], ID: args[1]})
 		},
 	}
 	f.add(c)
@@ -111,7 +112,7 @@ func simpleMirror(op, short, long string) *cobra.Command {
 }
 
 func newMirrorSet() *cobra.Command {
-	var f controlFlag
+	var f mirrorFlags
 	c := &cobra.Command{
 		Use:   "set NAME ID KEY=VALUE...",
 		Short: "Change settings of a mirror",
@@ -120,11 +121,11 @@ func newMirrorSet() *cobra.Command {
 		Example: `  cawrm mirror set db paris mode=flush quorum=1
   cawrm mirror set db paris url=cawrm://10.0.0.9:10810/db`,
 		Args: leastArgs("NAME", "ID", "KEY=VALUE"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkSettings(args[2:]); err != nil {
 				return err
 			}
-			return f.mirror(control.MirrorRequest{Op: "set", Volume: args[0], ID: args[1], Settings: args[2:]})
+			return f.change(c, control.MirrorRequest{Op: "set", Volume: args[0], ID: args[1], Settings: args[2:]})
 		},
 	}
 	f.add(c)
@@ -148,13 +149,43 @@ func checkSettings(assignments []string) error {
 	return nil
 }
 
-func (f *controlFlag) mirror(r control.MirrorRequest) error {
-	client, err := f.client()
+// mirrorFlags are of what changes a mirror.
+type mirrorFlags struct {
+	control controlFlag
+	json    jsonFlag
+}
+
+func (f *mirrorFlags) add(c *cobra.Command) {
+	f.control.add(c)
+	f.json.add(c)
+}
+
+// change asks for it; as JSON the mirror is printed as it is then.
+func (f *mirrorFlags) change(c *cobra.Command, r control.MirrorRequest) error {
+	client, err := f.control.client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	return client.Call(context.Background(), "mirror", r, nil)
+	if err := client.Call(context.Background(), "mirror", r, nil); err != nil || !bool(f.json) {
+		return err
+	}
+	if r.Op == "remove" {
+		return printJSON(c, deleted{r.Volume + "/" + r.ID})
+	}
+	s, err := client.Status(context.Background())
+	if err != nil {
+		return err
+	}
+	v, err := s.Volume(r.Volume)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(v.Mirrors, func(m control.Mirror) bool { return m.ID == r.ID })
+	if i < 0 {
+		return fmt.Errorf("mirror %s of %s was removed meanwhile", r.ID, v.Name)
+	}
+	return printJSON(c, listed{v.Name, v.Mirrors[i]})
 }
 
 // listed is a mirror in the JSON of mirror list.
@@ -165,7 +196,7 @@ type listed struct {
 
 func newMirrorList() *cobra.Command {
 	var f controlFlag
-	asJSON := false
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:     "list [NAME]",
 		Short:   "List mirrors and their settings",
@@ -198,13 +229,10 @@ func newMirrorList() *cobra.Command {
 					list = append(list, listed{v.Name, m})
 				}
 			}
-			enc := json.NewEncoder(c.OutOrStdout())
-			enc.SetEscapeHTML(false)
-			enc.SetIndent("", "  ")
-			return enc.Encode(list)
+			return printJSON(c, list)
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	asJSON.add(c)
 	return c
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +21,7 @@ import (
 type planFlags struct {
 	control controlFlag
 	rates   []string
-	json    bool
+	json    jsonFlag
 }
 
 func newPlan() *cobra.Command {
@@ -43,7 +42,7 @@ gets each chunk once. It is only as good as the time that the log covers.`,
 	}
 	f.control.add(c)
 	c.Flags().StringArrayVar(&f.rates, "rate", nil, "`rate` of a line, as 20M (bytes a second) or 100mbit; repeatable")
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	f.json.add(c)
 	return c
 }
 
@@ -64,9 +63,7 @@ func (f *planFlags) run(c *cobra.Command, what string) error {
 		return err
 	}
 	if f.json {
-		enc := json.NewEncoder(c.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return printJSON(c, r)
 	}
 	return printPlan(c.OutOrStdout(), r)
 }

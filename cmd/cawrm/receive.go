@@ -20,7 +20,7 @@ import (
 
 func newReceive() *cobra.Command {
 	var f controlFlag
-	asJSON := false
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:   "receive [NAME | PATH]",
 		Short: "Take a file of `cawrm send` into a mirror",
@@ -51,19 +51,15 @@ Its source goes on over the link with what is newer.`,
 			if err != nil {
 				return fmt.Errorf("receive: %w", err)
 			}
-			if asJSON {
-				return printJSON(c, got)
-			}
 			said := "received"
 			if got.Nothing {
 				said = "there already:"
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s %s@%s, position %d: %d bytes of file, %d chunks\n", said, got.Volume, got.Snapshot, got.Position, got.Bytes, got.Chunks)
-			return nil
+			return asJSON.say(c, got, "%s %s@%s, position %d: %d bytes of file, %d chunks\n", said, got.Volume, got.Snapshot, got.Position, got.Bytes, got.Chunks)
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print what was received as JSON")
+	asJSON.add(c)
 	return c
 }
 

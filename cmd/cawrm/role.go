@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -14,12 +13,12 @@ import (
 
 type roleFlags struct {
 	control controlFlag
-	json    bool
+	json    jsonFlag
 }
 
 func (f *roleFlags) add(c *cobra.Command) {
 	f.control.add(c)
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	f.json.add(c)
 }
 
 func newPromote() *cobra.Command {
@@ -114,23 +113,15 @@ func (f *roleFlags) ask(c *cobra.Command, r control.RoleRequest) error {
 	if err := client.Call(context.Background(), "role", r, &a); err != nil {
 		return err
 	}
-	out := c.OutOrStdout()
-	if f.json {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(a)
-	}
 	of := ""
 	if n := len(a.Lineage); n > 0 {
 		of = fmt.Sprintf(" of lineage %s (from %d)", a.Lineage[n-1].ID, a.Lineage[n-1].Start)
 	}
 	switch {
 	case !a.Changed:
-		_, err = fmt.Fprintf(out, "%s is a %s already, at position %d%s\n", a.Volume, a.Role, a.Position, of)
+		return f.json.say(c, a, "%s is a %s already, at position %d%s\n", a.Volume, a.Role, a.Position, of)
 	case a.Mirror != "":
-		_, err = fmt.Fprintf(out, "%s is handed over to %s; it is a mirror here now, at position %d\n", a.Volume, a.Mirror, a.Position)
-	default:
-		_, err = fmt.Fprintf(out, "%s is a %s now, at position %d%s\n", a.Volume, a.Role, a.Position, of)
+		return f.json.say(c, a, "%s is handed over to %s; it is a mirror here now, at position %d\n", a.Volume, a.Mirror, a.Position)
 	}
-	return err
+	return f.json.say(c, a, "%s is a %s now, at position %d%s\n", a.Volume, a.Role, a.Position, of)
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,7 +32,7 @@ replays its journal when it is mounted from a clone of it, or read-only with its
 
 func newSnapshotCreate() *cobra.Command {
 	var f controlFlag
-	asJSON := false
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:   "create NAME@SNAP",
 		Short: "Keep a volume as it is now",
@@ -44,19 +42,20 @@ last committed cut that is kept.`,
 		Args:    exactArgs("NAME@SNAP"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var made control.Snapshot
-			if err := f.snapshot("create", args[0], &made); err != nil || !asJSON {
+			if err := f.snapshot("create", args[0], &made); err != nil {
 				return err
 			}
-			return printJSON(c, made)
+			return asJSON.say(c, made, "")
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print what was made as JSON")
+	asJSON.add(c)
 	return c
 }
 
 func newSnapshotDelete() *cobra.Command {
 	var f controlFlag
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:   "delete NAME@SNAP",
 		Short: "Delete a snapshot",
@@ -64,15 +63,27 @@ func newSnapshotDelete() *cobra.Command {
 clone is made of, is refused.`,
 		Example: "  cawrm snapshot delete db@monday",
 		Args:    exactArgs("NAME@SNAP"),
-		RunE:    func(_ *cobra.Command, args []string) error { return f.snapshot("delete", args[0], nil) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := f.snapshot("delete", args[0], nil); err != nil {
+				return err
+			}
+			return asJSON.say(c, deleted{args[0]}, "")
+		},
 	}
 	f.add(c)
+	asJSON.add(c)
 	return c
+}
+
+// deleted is the JSON of what deletes.
+type deleted struct {
+	Deleted string `json:"deleted"`
 }
 
 func newSnapshotRollback() *cobra.Command {
 	var f controlFlag
-	force, asJSON := false, false
+	var asJSON jsonFlag
+	force := false
 	c := &cobra.Command{
 		Use:   "rollback NAME@SNAP",
 		Short: "Make a volume what it was",
@@ -98,16 +109,12 @@ NBD clients must be gone, since they remember what they have read; --force ends 
 			if err := client.Call(context.Background(), "snapshot", control.SnapshotRequest{Op: "rollback", Volume: volume, Name: snap, Force: force}, &done); err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(c, done)
-			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is what %s was; what it held is kept as %s\n", volume, args[0], done.Kept)
-			return err
+			return asJSON.say(c, done, "%s is what %s was; what it held is kept as %s\n", volume, args[0], done.Kept)
 		},
 	}
 	f.add(c)
 	c.Flags().BoolVar(&force, "force", false, "end the connections of NBD clients")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	asJSON.add(c)
 	return c
 }
 
@@ -136,7 +143,7 @@ func cutName(name string) (volume, snap string, err error) {
 
 func newSnapshotList() *cobra.Command {
 	var f controlFlag
-	asJSON := false
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:     "list NAME",
 		Short:   "List the snapshots of a volume",
@@ -160,16 +167,6 @@ func newSnapshotList() *cobra.Command {
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	asJSON.add(c)
 	return c
-}
-
-func printJSON(c *cobra.Command, v any) error {
-	enc := json.NewEncoder(c.OutOrStdout())
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		return fmt.Errorf("standard output: %w", err)
-	}
-	return nil
 }

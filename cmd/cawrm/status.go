@@ -22,7 +22,7 @@ const watchEvery = time.Second
 
 type statusFlags struct {
 	control controlFlag
-	json    bool
+	json    jsonFlag
 	watch   bool
 }
 
@@ -42,7 +42,7 @@ NAME is the --name given to serve. --json prints the same as one JSON object, wi
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, strings.Join(args, "")) },
 	}
 	f.control.add(c)
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	f.json.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "show it again each second until interrupted")
 	return c
 }
@@ -74,7 +74,7 @@ func (f *statusFlags) run(c *cobra.Command, name string) error {
 		switch {
 		case err == nil:
 			return text
-		case f.json:
+		case bool(f.json):
 			return "" // a line that is not JSON would stop who reads it
 		}
 		return err.Error() + "\n"

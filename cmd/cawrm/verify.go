@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +22,8 @@ const verifyEvery = 200 * time.Millisecond
 
 func newVerify() *cobra.Command {
 	var f controlFlag
-	repair, asJSON := false, false
+	var asJSON jsonFlag
+	repair := false
 	c := &cobra.Command{
 		Use:   "verify NAME MIRROR",
 		Short: "Compare a mirror with its source, and mend what differs",
@@ -46,10 +46,7 @@ has; one that both sites can read and that is not the same is sent again, as the
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(c.OutOrStdout())
-				enc.SetEscapeHTML(false)
-				enc.SetIndent("", "  ")
-				err = enc.Encode(s)
+				err = printJSON(c, s)
 			} else {
 				err = printVerify(c.OutOrStdout(), args[0], args[1], repair, s)
 			}
@@ -61,7 +58,7 @@ has; one that both sites can read and that is not the same is sent again, as the
 	}
 	f.add(c)
 	c.Flags().BoolVar(&repair, "repair", false, "mend what differs")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	asJSON.add(c)
 	return c
 }
 

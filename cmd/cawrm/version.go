@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
 	"runtime"
 	"runtime/debug"
 
@@ -27,7 +25,7 @@ type versions struct {
 }
 
 func newVersion() *cobra.Command {
-	asJSON := false
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:     "version",
 		Short:   "Print version, commit, container format and wire protocol",
@@ -36,17 +34,11 @@ func newVersion() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := versions{Format: int(format.Version), Wire: int(wire.Version), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
 			v.Version, v.Commit = buildInfo()
-			if asJSON {
-				enc := json.NewEncoder(c.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(v)
-			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "cawrm %s, commit %s (container format %d, wire protocol %d, %s %s)\n",
+			return asJSON.say(c, v, "cawrm %s, commit %s (container format %d, wire protocol %d, %s %s)\n",
 				v.Version, v.Commit, v.Format, v.Wire, v.Go, v.System)
-			return err
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	asJSON.add(c)
 	return c
 }
 

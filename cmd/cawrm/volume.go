@@ -27,6 +27,7 @@ func newVolume() *cobra.Command {
 
 func newVolumeAdd() *cobra.Command {
 	var ctl controlFlag
+	var asJSON jsonFlag
 	flags := pflag.NewFlagSet("volume", pflag.ContinueOnError)
 	new(volumeFlags).add(flags)
 	c := &cobra.Command{
@@ -38,9 +39,12 @@ restart; comments in the file stay. PATH is made with "cawrm create" before.`,
 		Example: `  cawrm create /var/lib/cawrm/db.img --size 10G
   cawrm volume add db /var/lib/cawrm/db.img --mirror paris=cawrm://10.0.0.2:10810/db`,
 		Args: exactArgs("NAME", "PATH"),
-		RunE: func(c *cobra.Command, args []string) error { return addVolume(c, &ctl, flags, args[0], args[1]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			return addVolume(c, &ctl, asJSON, flags, args[0], args[1])
+		},
 	}
 	ctl.add(c)
+	asJSON.add(c)
 	flags.VisitAll(func(f *pflag.Flag) {
 		if f.Name != "name" {
 			c.Flags().AddFlag(f)
@@ -51,6 +55,7 @@ restart; comments in the file stay. PATH is made with "cawrm create" before.`,
 
 func newVolumeRemove() *cobra.Command {
 	var ctl controlFlag
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "Serve a volume no more, and take it out of the configuration",
@@ -59,13 +64,14 @@ mirrors are left as they are. The container is not touched. A daemon that was st
 table out of that file.`,
 		Example: `  cawrm volume remove db`,
 		Args:    exactArgs("NAME"),
-		RunE:    func(c *cobra.Command, args []string) error { return removeVolume(c, &ctl, args[0]) },
+		RunE:    func(c *cobra.Command, args []string) error { return removeVolume(c, &ctl, asJSON, args[0]) },
 	}
 	ctl.add(c)
+	asJSON.add(c)
 	return c
 }
 
-func addVolume(c *cobra.Command, ctl *controlFlag, flags *pflag.FlagSet, name, path string) error {
+func addVolume(c *cobra.Command, ctl *controlFlag, asJSON jsonFlag, flags *pflag.FlagSet, name, path string) error {
 	path, err := filepath.Abs(path) // the daemon has another working directory
 	if err != nil {
 		return err
@@ -89,28 +95,35 @@ func addVolume(c *cobra.Command, ctl *controlFlag, flags *pflag.FlagSet, name, p
 		if err := client.Call(ctx, "volume", req, &done); err != nil {
 			return err
 		}
-		return tellChange(c, fmt.Sprintf("%s is served", name), done)
+		return tellChange(c, asJSON, changed{Volume: name, Served: true, Path: path, File: done.File}, fmt.Sprintf("%s is served", name))
 	})
 }
 
-func removeVolume(c *cobra.Command, ctl *controlFlag, name string) error {
+func removeVolume(c *cobra.Command, ctl *controlFlag, asJSON jsonFlag, name string) error {
 	return ask(ctl, func(ctx context.Context, client *control.Client) error {
 		var done control.Changed
 		if err := client.Call(ctx, "volume", control.VolumeRequest{Op: "remove", Name: name}, &done); err != nil {
 			return err
 		}
-		return tellChange(c, fmt.Sprintf("%s is not served any more", name), done)
+		return tellChange(c, asJSON, changed{Volume: name, File: done.File}, fmt.Sprintf("%s is not served any more", name))
 	})
 }
 
+// changed is the JSON of volume add and remove.
+type changed struct {
+	Volume string `json:"volume"`
+	Served bool   `json:"served"`
+	Path   string `json:"path,omitempty"`
+	File   string `json:"file"` // the configuration that keeps it; "": the daemon's next start does not know of it
+}
+
 // tellChange says what was done and whether it lasts.
-func tellChange(c *cobra.Command, what string, done control.Changed) error {
+func tellChange(c *cobra.Command, asJSON jsonFlag, done changed, what string) error {
 	kept := "kept in " + done.File
 	if done.File == "" {
 		kept = "not kept: the daemon has no --config, so its next start does not know of it"
 	}
-	_, err := fmt.Fprintf(c.OutOrStdout(), "%s; %s\n", what, kept)
-	return err
+	return asJSON.say(c, done, "%s; %s\n", what, kept)
 }
 
 // ask talks to the daemon until that is done or a person has enough of it.
@@ -127,6 +140,7 @@ func ask(ctl *controlFlag, talk func(context.Context, *control.Client) error) er
 
 func newReload() *cobra.Command {
 	var ctl controlFlag
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:   "reload",
 		Short: "Make a running daemon read its configuration again",
@@ -140,12 +154,12 @@ nothing was changed. Volumes, mirrors and addresses are added and removed as the
 				if err := client.Call(ctx, "reload", struct{}{}, &done); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(c.OutOrStdout(), "read again: %s\n", orNone(done.File))
-				return err
+				return asJSON.say(c, done, "read again: %s\n", orNone(done.File))
 			})
 		},
 	}
 	ctl.add(c)
+	asJSON.add(c)
 	return c
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -155,7 +154,7 @@ func introduce(out io.Writer, l *wan.Link, to string) {
 
 type wanShowFlags struct {
 	mode      value.Choice
-	json      bool
+	json      jsonFlag
 	noMeasure bool
 }
 
@@ -173,7 +172,7 @@ a single byte, and the rate of one TCP connection. It takes a second or two for 
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
 	}
 	modeFlag(c, &f.mode)
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	f.json.add(c)
 	c.Flags().BoolVar(&f.noMeasure, "no-measure", false, "only show what the profiles ask")
 	return c
 }
@@ -231,9 +230,7 @@ func (f *wanShowFlags) run(c *cobra.Command, names []string) error {
 		}
 	}
 	if f.json {
-		enc := json.NewEncoder(c.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(rows)
+		return printJSON(c, rows)
 	}
 	return printWan(c.OutOrStdout(), rows, !f.noMeasure)
 }
