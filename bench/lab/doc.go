@@ -17,6 +17,10 @@
 //	                   dm-log-writes records; outside, a crash at each entry of
 //	                   that log. log-points.sh: some of them mounted
 //
+//	TestPromote        promote.sh: ext4 on a volume that the host serves and
+//	                   mirrors over a bad line; outside, a clone of the mirror at
+//	                   random moments, checked by e2fsck, and a promotion
+//
 //	TestLines          line.sh: the ways in which wan makes a line, netem among
 //	                   them, measured beside each other
 //
@@ -43,6 +47,7 @@
 //
 //	CAWRM_SEED        replays a run's seed
 //	CAWRM_POWER_CUTS  power cuts of each file system (1)
+//	CAWRM_PROMOTIONS  moments at which the mirror is looked at (5)
 //	CAWRM_POWER_FS    which file systems ("ext4 xfs btrfs")
 //	CAWRM_LOG_FS      the file system of TestLogWrites (ext4)
 //	CAWRM_LOG_PHASES, CAWRM_LOG_STEPS, CAWRM_LOG_FILES
