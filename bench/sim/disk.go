@@ -193,12 +193,8 @@ func (d *simDisk) light(n int, silent bool) {
 func (d *simDisk) isDead() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.dead }
 
 // hurt tells whether this life met an I/O error, starving whether it met a full disk.
-func (d *simDisk) hurt() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.failed > 0 }
-func (d *simDisk) starving() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.starved > 0 || d.fixed
-}
+func (d *simDisk) hurt() bool     { d.mu.Lock(); defer d.mu.Unlock(); return d.failed > 0 }
+func (d *simDisk) starving() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.starved > 0 }
 
 // overran tells whether something was written to space that was not reserved, on a full disk.
 func (d *simDisk) overran() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.unheld > 0 }

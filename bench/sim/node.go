@@ -10,6 +10,7 @@ import (
 	"cawrm/aodi/disk"
 	"cawrm/bench/sim/network"
 	"cawrm/cawrm"
+	"cawrm/gc"
 	recovery "cawrm/recover"
 )
 
@@ -30,6 +31,7 @@ type node struct {
 	served  chan error
 	feeds   *cawrm.Source
 	mirrors []*cawrm.Mirror // of the children, in their order
+	cleaner *gc.Cleaner     // nil in most histories
 
 	floor   aodi.Position // a mirror: the highest position that it has shown; it never goes back
 	adopted bool          // a mirror has shown that it knows its source
@@ -93,6 +95,7 @@ func (n *node) boot() bool {
 		return false
 	}
 	n.v, n.down, n.closed = v, false, false
+	n.startCleaner()
 	n.connect()
 	w.count("boots", 1)
 	return n.up()
@@ -142,6 +145,7 @@ func (n *node) shutdown() error {
 		}
 	}
 	n.mirrors, n.feeds, n.peer = nil, nil, nil
+	n.stopCleaner()
 	var err error
 	if n.v != nil {
 		err = n.v.Close()

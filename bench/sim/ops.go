@@ -52,6 +52,7 @@ func init() {
 		{"remove", 6, (*world).opRemove},
 		{"flush mode", 25, (*world).opFlushMode},
 		{"verify", 20, (*world).opVerify},
+		{"clean", 40, (*world).opClean},
 	}
 }
 
@@ -105,7 +106,7 @@ func (w *world) allowed(n *node, err error) bool {
 	case err == nil:
 		return true
 	case errors.Is(err, syscall.ENOSPC):
-		return n.d.starving()
+		return n.d.starving() || n.cramped()
 	case errors.Is(err, syscall.EIO):
 		return n.d.hurt()
 	}

@@ -304,7 +304,7 @@ func (w *world) recoverFromBefore(n *node) *outcome {
 	end, _ := v.Pointers()
 	if v.Size() > 0 && end <= w.known && w.burst == nil {
 		if bad, err := w.differs(v, end); bad != "" || err != nil {
-			w.fatal("meta", "%s, from the checkpoint before: %s %v", n.name, bad, err)
+			w.fatal("meta", "%s, from the checkpoint before, at %d: %s %v", n.name, end, bad, err)
 		}
 	}
 	return &outcome{end}

@@ -30,6 +30,7 @@ type config struct {
 	readTimeout     time.Duration
 	steps           int
 	history         aodi.HistoryWindow
+	space           space
 }
 
 // world is one history under way.
@@ -95,6 +96,7 @@ func choose(rng *rand.Rand) config {
 		}
 	}
 	c.size *= chunkSize
+	c.space = chooseSpace(rng)
 	return c
 }
 
@@ -108,7 +110,7 @@ func newWorld(t *testing.T, seed uint64, tl *tally) *world {
 	a.from, b.from, c.from = s, s, a
 	w.nodes = []*node{s, a, b, c}
 	for i, n := range w.nodes {
-		opt := aodi.CreateOptions{SegmentChunks: w.cfg.segment[i], Mirror: n.from != nil}
+		opt := aodi.CreateOptions{SegmentChunks: w.cfg.segment[i], Mirror: n.from != nil, Capacity: w.cfg.capacity(i)}
 		if n.from == nil {
 			opt.Size = w.cfg.size
 		}
