@@ -273,6 +273,7 @@ type Space struct {
 	Bounded       bool   // by the capacity or a device, not only by the file system
 	Used          uint64 // segments that hold something
 	Free          uint64 // segments that can be taken
+	Within        uint64 // of these, the container has so many already; it grows by the others
 	Keep          uint64 // of which writes leave so many
 	Cold          uint64 // of which so many are for cleaning
 	Low           uint64 // with fewer than Keep and Low, writes slow down
@@ -299,7 +300,7 @@ func (v *Volume) Space() Space {
 	s := &v.segs
 	used := s.count - min(s.count, s.free)
 	sp := Space{SegmentBytes: v.geo.SegmentBytes(), SegmentChunks: v.geo.Slots(), Limit: limit, Bounded: v.bounded(), Used: used,
-		Free: s.available(limit), Keep: keep, Cold: v.coldReserve(), Low: lowWater(limit), Dead: uint64(len(s.dead)), Young: uint64(len(s.young)), Held: len(s.holds), LiveBytes: s.live * chunkSize,
+		Free: s.available(limit), Within: s.free - min(s.free, uint64(len(s.taken))), Keep: keep, Cold: v.coldReserve(), Low: lowWater(limit), Dead: uint64(len(s.dead)), Young: uint64(len(s.young)), Held: len(s.holds), LiveBytes: s.live * chunkSize,
 		GarbageBytes: max(0, int64(used)*int64(v.geo.Slots())-s.live) * chunkSize,
 		Waiting:      int(v.relief.waiting.Load()), Logged: logged, Moved: v.moved.Load(), Capacity: capacity}
 	if sp.Bounded {

@@ -295,13 +295,18 @@ func (c *Cleaner) Run(ctx context.Context, progress func(Progress)) (Progress, e
 			return ctx.Err()
 		}
 	}
-	if err := c.v.Checkpoint(); err != nil { // what was sealed since the last one can be cleaned then
+	if err := c.v.GiveBack(); err != nil { // what was kept for mirrors that are a little behind can be cleaned then
+		return p, err
+	}
+	if err := c.v.Checkpoint(); err != nil { // and what was sealed since the last one
 		return p, err
 	}
 	for {
 		all, err := best(c.v, c.v.Space(), c.policy, byHand, 1<<30)
-		all = slices.DeleteFunc(all, func(v Candidate) bool { return tried[v.Segment] })
-		if err != nil || len(all) == 0 {
+		if err != nil {
+			return p, err
+		}
+		if all = slices.DeleteFunc(all, func(v Candidate) bool { return tried[v.Segment] }); len(all) == 0 {
 			break
 		}
 		for i := len(all) - 1; i >= 0; i-- { // each once: what moves meanwhile would never end

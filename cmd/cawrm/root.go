@@ -89,6 +89,7 @@ func commands() []*cobra.Command {
 		newStatus(),
 		newMirror(),
 		newVerify(),
+		newGC(),
 		newPromote(),
 		newDemote(),
 		newSwitchover(),

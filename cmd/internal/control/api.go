@@ -56,9 +56,30 @@ type Volume struct {
 	CloneOf        string   `json:"clone_of,omitempty"`     // of a clone: the snapshot, NAME@SNAP
 	HistoryFrom    string   `json:"history_from,omitempty"` // each moment since can be read as NAME@TIME; RFC 3339
 	Snapshots      int      `json:"snapshots"`              // that are kept
+	Deleting       int      `json:"snapshots_deleting"`     // that were deleted and still take space
+	HistorySeconds float64  `json:"history_seconds"`        // how far back the history goes; 0: nothing
+	Space          *Space   `json:"space,omitempty"`        // how the container's space is used; not of one that is not open
 	Rescue         *Rescue  `json:"rescue,omitempty"`       // only with the role rescue
 	Conflict       string   `json:"conflict,omitempty"`     // another writable head was met: both lineages, and where they part
 	KeptTail       string   `json:"kept_tail,omitempty"`    // snapshot of what only this volume had when it became a mirror again
+}
+
+// Space is how the space of a container is used.
+type Space struct {
+	CapacityBytes      int64   `json:"capacity_bytes"`      // that the container may take; 0: what the file system or the device has
+	SegmentBytes       int64   `json:"segment_bytes"`       // segments are what is used and cleaned
+	SegmentsLimit      uint64  `json:"segments_limit"`      // that fit the capacity or the device; 0: only the file system says
+	SegmentsUsed       uint64  `json:"segments_used"`       // that hold something
+	SegmentsFree       uint64  `json:"segments_free"`       // that can be taken; of a container that only the file system bounds, those that it has already
+	UsedBytes          int64   `json:"used_bytes"`          // of used segments
+	LiveBytes          int64   `json:"live_bytes"`          // data that the volume, a snapshot or the history refers to
+	GarbageBytes       int64   `json:"garbage_bytes"`       // in used segments, what is neither live nor free to be written
+	MaxLiveBytes       int64   `json:"max_live_bytes"`      // with more live than this, writes get ENOSPC; 0: only the file system says
+	AppendedBytes      int64   `json:"appended_bytes"`      // data that clients, or the source, wrote since the start
+	MovedBytes         int64   `json:"moved_bytes"`         // live data that cleaning moved since then
+	SegmentsCleaned    uint64  `json:"segments_cleaned"`    // since then
+	WriteAmplification float64 `json:"write_amplification"` // appended and moved for what was appended; 0 when nothing was
+	WritesWaiting      int     `json:"writes_waiting"`      // for space
 }
 
 // Rescue is what is known of a damaged container, a line each. What is lost fails to be read.
@@ -262,6 +283,24 @@ type ChunkRange struct {
 	Why    string `json:"why"` // differs, bad-at-mirror, bad-at-source, bad-at-both
 	Mended bool   `json:"mended"`
 	Error  string `json:"error,omitempty"` // why it was not mended
+}
+
+// GCRequest begins, watches or ends cleaning by hand. The answer is a GCState.
+type GCRequest struct {
+	Volume string `json:"volume"`
+	Op     string `json:"op"` // start, get, cancel
+}
+
+// GCState is how far cleaning by hand is, or the last that there was.
+type GCState struct {
+	Running        bool   `json:"running"`
+	Segments       int    `json:"segments_cleaned"`
+	MovedBytes     int64  `json:"moved_bytes"`           // live data, out of these segments
+	GarbageBefore  int64  `json:"garbage_bytes_before"`  // in used segments, what is neither live nor free to be written
+	GarbageBytes   int64  `json:"garbage_bytes"`         // that is left
+	PhysicalBefore int64  `json:"physical_bytes_before"` // what the container took of its disk
+	PhysicalBytes  int64  `json:"physical_bytes"`
+	Error          string `json:"error,omitempty"` // why it ended early: what was cleaned till then is
 }
 
 // Received is what became of a delta file.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cawrm/aodi"
+	"cawrm/aodi/format"
 	"cawrm/cawrm"
 	"cawrm/cmd/internal/control"
 )
@@ -54,6 +55,7 @@ func (v *served) status() control.Volume {
 		Mirrors:       mirrors,
 
 		Snapshots:      st.Snapshots,
+		Deleting:       st.Deleting,
 		Path:           st.Path,
 		Direct:         st.Direct,
 		ChecksumErrors: st.ChecksumErrors,
@@ -63,7 +65,9 @@ func (v *served) status() control.Volume {
 	}
 	if from := v.volume.HistoryFrom(); !from.IsZero() {
 		c.HistoryFrom = from.UTC().Format(time.RFC3339Nano)
+		c.HistorySeconds = max(0, time.Since(from).Seconds())
 	}
+	c.Space = v.space()
 	if v.base != nil {
 		c.CloneOf = v.base.cfg.Name + "@" + st.Base
 	}
@@ -75,6 +79,35 @@ func (v *served) status() control.Volume {
 	}
 	if st.Failed != nil {
 		c.Error = st.Failed.Error()
+	}
+	return c
+}
+
+// space is how the volume's container is used.
+func (v *served) space() *control.Space {
+	s := v.volume.Space()
+	c := &control.Space{
+		CapacityBytes: s.Capacity,
+		SegmentBytes:  s.SegmentBytes,
+		SegmentsLimit: s.Limit,
+		SegmentsUsed:  s.Used,
+		SegmentsFree:  s.Free,
+		UsedBytes:     int64(s.Used) * s.SegmentBytes,
+		LiveBytes:     s.LiveBytes,
+		GarbageBytes:  s.GarbageBytes,
+		MaxLiveBytes:  s.MaxLiveBytes,
+		AppendedBytes: int64(s.Logged) * format.ChunkSize,
+		MovedBytes:    int64(s.Moved) * format.ChunkSize,
+		WritesWaiting: s.Waiting,
+	}
+	if !s.Bounded {
+		c.SegmentsLimit, c.SegmentsFree = 0, s.Within
+	}
+	if s.Logged > 0 {
+		c.WriteAmplification = float64(s.Logged+s.Moved) / float64(s.Logged)
+	}
+	if v.cleaner != nil {
+		c.SegmentsCleaned = v.cleaner.Cleaned()
 	}
 	return c
 }

@@ -43,6 +43,7 @@ type served struct {
 	source *cawrm.Source // its mirrors; nil with VolumeConfig.Rescue
 
 	compared comparisons
+	cleaned  cleanings
 
 	took  metric.Requests
 	files files // that are sent or received
@@ -96,6 +97,7 @@ func (v *served) close(log *slog.Logger) error {
 		return nil
 	}
 	if v.cleaner != nil {
+		v.cleaned.end()
 		v.cleaner.Close()
 	}
 	if err := v.volume.Close(); err != nil {

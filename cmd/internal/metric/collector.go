@@ -55,6 +55,7 @@ func kindOf(name string) string {
 type collector struct {
 	from                 Sources
 	volume               []metricOf[control.Volume]
+	space                []metricOf[control.Space]
 	source               []metricOf[control.Source]
 	mirror               []metricOf[control.Mirror]
 	nbd                  []metricOf[nbdsrv.Stats]
@@ -63,7 +64,7 @@ type collector struct {
 
 func newCollector(s Sources) *collector {
 	return &collector{
-		from: s, volume: describe(volumeRows, "volume"), source: describe(sourceRows, "volume"),
+		from: s, volume: describe(volumeRows, "volume"), space: describe(spaceRows, "volume"), source: describe(sourceRows, "volume"),
 		mirror: describe(mirrorRows, "volume", "mirror"), nbd: describe(nbdRows),
 		build:   prometheus.NewDesc(buildInfo.Name, buildInfo.Help, buildInfo.Labels, nil),
 		info:    prometheus.NewDesc(volumeInfo.Name, volumeInfo.Help, volumeInfo.Labels, nil),
@@ -77,6 +78,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.info
 	ch <- c.latency
 	for _, m := range c.volume {
+		ch <- m.desc
+	}
+	for _, m := range c.space {
 		ch <- m.desc
 	}
 	for _, m := range c.source {
@@ -98,6 +102,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		name := clean(v.Name)
 		ch <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, name, v.Role, v.VolumeID, clean(v.Path))
 		emit(ch, c.volume, v, name)
+		if v.Space != nil {
+			emit(ch, c.space, *v.Space, name)
+		}
 		if v.Source != nil {
 			emit(ch, c.source, *v.Source, name)
 		}

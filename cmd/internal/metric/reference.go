@@ -20,6 +20,7 @@ var (
 func Reference() []Info {
 	all := []Info{buildInfo, volumeInfo}
 	all = append(all, infos(volumeRows, "volume")...)
+	all = append(all, infos(spaceRows, "volume")...)
 	all = append(all, duration)
 	all = append(all, infos(mirrorRows, "volume", "mirror")...)
 	all = append(all, infos(sourceRows, "volume")...)

@@ -22,8 +22,31 @@ var volumeRows = []row[control.Volume]{
 	{"cawrm_durable_ptr", "Position up to which the log is on stable storage.", func(v control.Volume) float64 { return float64(v.DurablePtr) }},
 	{"cawrm_volume_checksum_errors_total", "Reads that did not match their checksum; none was answered with data.",
 		func(v control.Volume) float64 { return float64(v.ChecksumErrors) }},
+	{"cawrm_volume_mended_chunks_total", "Chunks that did not match and were written anew with what another site had.",
+		func(v control.Volume) float64 { return float64(v.Mended) }},
+	{"cawrm_snapshots", "Snapshots that are kept.", func(v control.Volume) float64 { return float64(v.Snapshots) }},
+	{"cawrm_snapshots_deleting", "Snapshots that were deleted and still take space.", func(v control.Volume) float64 { return float64(v.Deleting) }},
+	{"cawrm_history_seconds", "How far back the history goes; 0 when none is kept.", func(v control.Volume) float64 { return v.HistorySeconds }},
 	{"cawrm_volume_recovered", "1 when opening the volume had to recover it, 0 when it had been closed in order.",
 		func(v control.Volume) float64 { return boolean(!v.ClosedInOrder && v.Role != control.RoleFailed) }},
+}
+
+// spaceRows are of a volume that is open.
+var spaceRows = []row[control.Space]{
+	{"cawrm_space_capacity_bytes", "What the container may take; 0: what the file system or the device has.",
+		func(s control.Space) float64 { return float64(s.CapacityBytes) }},
+	{"cawrm_space_used_bytes", "Segments of the container that hold something.", func(s control.Space) float64 { return float64(s.UsedBytes) }},
+	{"cawrm_space_live_bytes", "Data that the volume, a snapshot or the history refers to.", func(s control.Space) float64 { return float64(s.LiveBytes) }},
+	{"cawrm_space_max_live_bytes", "With more live data than this, writes get ENOSPC; 0 where only the file system says.",
+		func(s control.Space) float64 { return float64(s.MaxLiveBytes) }},
+	{"cawrm_space_garbage_bytes", "In used segments, what is neither live nor free to be written.", func(s control.Space) float64 { return float64(s.GarbageBytes) }},
+	{"cawrm_space_free_bytes", "Segments that can be taken; of a container that only the file system bounds, those that it has already.",
+		func(s control.Space) float64 { return float64(s.SegmentsFree) * float64(s.SegmentBytes) }},
+	{"cawrm_space_waiting_writes", "Writes that wait for space.", func(s control.Space) float64 { return float64(s.WritesWaiting) }},
+	{"cawrm_gc_appended_bytes_total", "Data that clients, or the source, wrote.", func(s control.Space) float64 { return float64(s.AppendedBytes) }},
+	{"cawrm_gc_moved_bytes_total", "Live data that cleaning moved. Write amplification is both together for what was appended.",
+		func(s control.Space) float64 { return float64(s.MovedBytes) }},
+	{"cawrm_gc_cleaned_segments_total", "Segments that were cleaned.", func(s control.Space) float64 { return float64(s.SegmentsCleaned) }},
 }
 
 // sourceRows are of a volume that awaits sources.

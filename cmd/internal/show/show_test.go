@@ -41,6 +41,15 @@ func TestStatusGolden(t *testing.T) {
 		status control.Status
 	}{
 		{"none", control.Status{}},
+		{"space", control.Status{Volumes: []control.Volume{
+			{Name: "file", Role: "primary", Size: 1 << 30, Space: &control.Space{SegmentsUsed: 20, SegmentsFree: 3, UsedBytes: 160 << 20,
+				LiveBytes: 100 << 20, GarbageBytes: 60 << 20}},
+			{Name: "bounded", Role: "primary", Size: 1 << 30, Space: &control.Space{CapacityBytes: 1 << 30, SegmentsLimit: 512, SegmentsFree: 100,
+				SegmentsUsed: 412, UsedBytes: 824 << 20, LiveBytes: 700 << 20, GarbageBytes: 124 << 20, MaxLiveBytes: 900 << 20, WriteAmplification: 2.345, WritesWaiting: 2}},
+			{Name: "full", Role: "primary", Size: 1 << 30, Space: &control.Space{CapacityBytes: 1 << 30, SegmentsLimit: 512, SegmentsUsed: 500, SegmentsFree: 12,
+				UsedBytes: 1000 << 20, LiveBytes: 900 << 20, MaxLiveBytes: 900 << 20, WriteAmplification: 1}},
+			{Name: "broken", Role: "failed", Error: "not there"},
+		}}},
 		{"primary", control.Status{Volumes: []control.Volume{disk}}},
 		{"mirrors", control.Status{Volumes: []control.Volume{with(disk, synced, syncing, down, connecting), mirror}}},
 		{"mirrors-waiting", control.Status{Volumes: []control.Volume{

@@ -11,28 +11,62 @@ import (
 
 const barWidth = 20
 
-// Status writes one table of volumes and, when there are any, one of mirrors: a line each.
+// Status writes one table of volumes, one of their space and, when there are any, one of mirrors: a line each.
 func Status(w io.Writer, s control.Status) error {
 	if len(s.Volumes) == 0 {
 		_, err := fmt.Fprintln(w, "no volumes")
 		return err
 	}
 	rows := [][]string{{"VOLUME", "ROLE", "SIZE", "USED", "ON DISK", "END_PTR", "DURABLE_PTR", "NOTE"}}
-	var mirrors [][]string
+	var space, mirrors [][]string
 	for _, v := range s.Volumes {
 		rows = append(rows, volumeRow(v))
+		if v.Space != nil {
+			space = append(space, spaceRow(v.Name, *v.Space))
+		}
 		for _, m := range v.Mirrors {
 			mirrors = append(mirrors, mirrorRow(v, m))
 		}
 	}
-	if err := table(w, rows); err != nil || mirrors == nil {
+	if err := table(w, rows); err != nil {
 		return err
+	}
+	if err := further(w, []string{"SPACE", "CAPACITY", "USED", "LIVE", "GARBAGE", "SEGMENTS FREE", "AMPLIFICATION", "NOTE"}, space); err != nil {
+		return err
+	}
+	return further(w, []string{"MIRROR", "STATE", "SYNC_PTR", "LAG", "", "", "RATE", "SENT", "NOTE"}, mirrors)
+}
+
+// further writes one more table, if it has rows.
+func further(w io.Writer, head []string, rows [][]string) error {
+	if len(rows) == 0 {
+		return nil
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	}
-	head := []string{"MIRROR", "STATE", "SYNC_PTR", "LAG", "", "", "RATE", "SENT", "NOTE"}
-	return table(w, append([][]string{head}, mirrors...))
+	return table(w, append([][]string{head}, rows...))
+}
+
+// spaceRow is how a container is used.
+func spaceRow(name string, s control.Space) []string {
+	capacity, free, amplification, note := "none", fmt.Sprint(s.SegmentsFree), "", ""
+	if s.CapacityBytes > 0 {
+		capacity = Bytes(s.CapacityBytes)
+	}
+	if s.SegmentsLimit > 0 {
+		free = fmt.Sprintf("%d of %d", s.SegmentsFree, s.SegmentsLimit)
+	}
+	if s.WriteAmplification > 0 {
+		amplification = fmt.Sprintf("%.2f", s.WriteAmplification)
+	}
+	switch {
+	case s.MaxLiveBytes > 0 && s.LiveBytes >= s.MaxLiveBytes:
+		note = fmt.Sprintf("FULL: writes fail with more than %s live", Bytes(s.MaxLiveBytes))
+	case s.WritesWaiting > 0:
+		note = fmt.Sprintf("%d writes wait for space", s.WritesWaiting)
+	}
+	return []string{clean(name), capacity, Bytes(s.UsedBytes), Bytes(s.LiveBytes), Bytes(s.GarbageBytes), free, amplification, note}
 }
 
 func volumeRow(v control.Volume) []string {

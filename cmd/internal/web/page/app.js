@@ -52,12 +52,16 @@ function mirror(site, v, m) {
   return d;
 }
 
+const space = (s) => (s.capacity_bytes ? `capacity ${bytes(s.capacity_bytes)}, ` : "") + `${bytes(s.live_bytes)} live, ${bytes(s.garbage_bytes)} garbage, ${s.segments_free} segments free`
+  + (s.write_amplification ? `, write amplification ${s.write_amplification.toFixed(2)}` : "") + (s.writes_waiting ? `; ${s.writes_waiting} writes wait for space` : "");
+
 function card(site, v) {
   const c = el("article", "card" + (v.error ? " bad" : ""));
   c.tabIndex = -1; c.dataset.key = site.name + "/" + v.name;
   const head = el("div", "head");
   head.append(el("h3", "", v.name), el("span", "role", v.role));
   c.append(head, el("p", "fact", v.size ? `${bytes(v.size)}, ${bytes(v.used_bytes)} used, ${bytes(v.physical_bytes)} on disk` : "size comes from its source"));
+  if (v.space) c.append(el("p", "fact", space(v.space)));
   if (v.error) c.append(el("p", "wrong", v.error));
   if (v.checksum_errors) c.append(el("p", "wrong", `${v.checksum_errors} reads did not match their checksum`));
   if (v.role !== "failed") c.append(strip(v));
