@@ -41,7 +41,7 @@ func (v *Volume) CreateClone(snapshot, name, path string) error {
 		return fmt.Errorf("%s: a clone %q of snapshot %q would take the snapshot with it when it is deleted: call it otherwise: %w",
 			v.d.Name(), name, snapshot, syscall.EINVAL)
 	}
-	return v.createClone(snapshot, name, path, nil)
+	return v.createClone(snapshot, name, path, 0, nil)
 }
 
 // ownSnapshot is the snapshot that is made for a clone, and goes with it.
@@ -54,7 +54,7 @@ func (v *Volume) CreateCloneNow(name, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := v.createClone(s.Name, name, path, nil); err != nil {
+	if err := v.createClone(s.Name, name, path, 0, nil); err != nil {
 		return errors.Join(err, v.DeleteSnapshot(s.Name))
 	}
 	return nil
@@ -75,13 +75,14 @@ func (v *Volume) CreateCloneAt(at time.Time, name, path string) error {
 	if err := v.nameCut(w.cut, snapshot); err != nil {
 		return err
 	}
-	if err := v.createClone(snapshot, name, path, w.copySince); err != nil {
+	if err := v.createClone(snapshot, name, path, w.Size(), w.copySince); err != nil {
 		return errors.Join(err, v.DeleteSnapshot(snapshot))
 	}
 	return nil
 }
 
-func (v *Volume) createClone(snapshot, name, path string, fill func(*Volume) error) error {
+// createClone makes a clone of the snapshot's size, or of a larger one.
+func (v *Volume) createClone(snapshot, name, path string, size int64, fill func(*Volume) error) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
@@ -97,7 +98,7 @@ func (v *Volume) createClone(snapshot, name, path string, fill func(*Volume) err
 	if v.findClone(name) >= 0 {
 		return fmt.Errorf("there is a clone %q of %s: %w", name, v.d.Name(), syscall.EEXIST)
 	}
-	if err := Create(path, CreateOptions{Size: base.Size(), SegmentChunks: v.geo.SegmentChunks}); err != nil {
+	if err := Create(path, CreateOptions{Size: max(size, base.Size()), SegmentChunks: v.geo.SegmentChunks}); err != nil {
 		return err
 	}
 	if err := v.begetClone(base, path, fill); err != nil {
@@ -217,6 +218,9 @@ func (v *Volume) checkBase() error {
 
 // holeOver is what a chunk that is discarded becomes: over something that the base has, a hole of its own.
 func (v *Volume) holeOver(lba uint64) (ref, error) {
+	if !v.base.reaches(lba) {
+		return format.Unmapped, nil
+	}
 	at := int64(lba) * chunkSize
 	_, flags, err := v.base.firstExtent(at, at+chunkSize)
 	if err != nil || flags&ExtentHole == 0 {
@@ -229,10 +233,10 @@ func (v *Volume) holeOver(lba uint64) (ref, error) {
 // that exists, or in a clone one over which the base has something.
 func (v *Volume) nextLeafToDiscard(h *head, lba, end uint64) (uint64, error) {
 	index, _, err := h.tree.next(lba/format.RefsPerPage, (end+format.RefsPerPage-1)/format.RefsPerPage)
-	if err != nil || v.base == nil {
+	if err != nil || !v.base.reaches(lba) {
 		return index, err
 	}
-	stop, flags, err := v.base.firstExtent(int64(lba)*chunkSize, int64(end)*chunkSize)
+	stop, flags, err := v.base.firstExtent(int64(lba)*chunkSize, min(int64(end)*chunkSize, v.base.Size()))
 	if err == nil && flags&ExtentHole != 0 {
 		index = min(index, uint64(stop)/chunkSize/format.RefsPerPage)
 	} else {

@@ -16,7 +16,8 @@ import (
 
 // history is what a single writer did, for the question which prefixes of it a disk may hold after a crash.
 type history struct {
-	chunks  int
+	chunks  int // at most
+	first   int // at first; 0: it has not grown
 	ops     []histOp
 	flushed int          // all ops below this index were flushed
 	durable atomic.Int64 // the same, for another goroutine
@@ -53,10 +54,27 @@ func (c *crashTrap) spring() {
 	}
 }
 
-// histOp is one record: stamp 0 is a discard.
+// histOp is one record: stamp 0 is a discard, grown that the volume has so many chunks from there on.
 type histOp struct {
 	chunk int
 	stamp uint64
+}
+
+const grown = ^uint64(0)
+
+// until is the history of the first n records.
+func (h *history) until(n int) *history {
+	return &history{chunks: h.chunks, first: h.first, ops: h.ops[:n]}
+}
+
+// grow makes the volume larger.
+func (h *history) grow(v *aodi.Volume, n int) error {
+	if h.first == 0 {
+		h.first = h.chunks
+	}
+	h.chunks = max(h.chunks, n)
+	h.ops = append(h.ops, histOp{n, grown})
+	return v.Resize(int64(n) * chunk)
 }
 
 func stamped(stamp uint64) []byte {
@@ -71,7 +89,29 @@ func (h *history) prefixOf(t *testing.T, v *aodi.Volume) int {
 	t.Helper()
 	got := make([]uint64, h.chunks)
 	b := make([]byte, chunk)
-	for c := range got {
+	has, size := int(v.Size()/chunk), h.chunks
+	if h.first > 0 {
+		size = h.first
+	}
+	if has > h.chunks {
+		t.Fatalf("the volume has %d chunks, of at most %d", has, h.chunks)
+	}
+	holes := make([]bool, has) // of what is so large that reading all would take long
+	if has > 1<<14 {
+		at := 0
+		if err := v.Extents(0, v.Size(), func(n int64, flags uint32) bool {
+			for end := at + int(n/chunk); at < end; at++ {
+				holes[at] = flags&aodi.ExtentHole != 0
+			}
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for c := range has {
+		if holes[c] {
+			continue
+		}
 		if err := v.ReadAt(b, int64(c)*chunk); err != nil {
 			t.Fatal(err)
 		}
@@ -88,10 +128,25 @@ func (h *history) prefixOf(t *testing.T, v *aodi.Volume) int {
 		}
 	}
 	best := -1
+	if size != has {
+		differ++
+	}
 	if differ == 0 {
 		best = 0
 	}
 	for i, op := range h.ops {
+		if op.stamp == grown {
+			switch n := op.chunk; {
+			case size != has && n == has:
+				differ--
+			case size == has && n != has:
+				differ++
+			}
+			if size = op.chunk; differ == 0 {
+				best = i + 1
+			}
+			continue
+		}
 		was := state[op.chunk] == got[op.chunk]
 		state[op.chunk] = op.stamp
 		if is := op.stamp == got[op.chunk]; is != was {
@@ -129,7 +184,7 @@ func crashRun(t *testing.T, rng *rand.Rand, segment uint32) {
 	t.Helper()
 	d := disk.NewMemory(1 << 30)
 	defer func() { free(t, d) }()
-	h := &history{chunks: 600 + rng.IntN(1000)}
+	h := &history{chunks: 200 + rng.IntN(1400)}
 	create(t, d, int64(h.chunks)*chunk, segment)
 	stamp := uint64(0)
 	opt := aodi.Options{CheckpointBytes: int64(1+rng.IntN(40)) * 64 << 10, DurableInterval: time.Duration(1+rng.IntN(50)) * time.Millisecond}
@@ -182,13 +237,17 @@ func crashRun(t *testing.T, rng *rand.Rand, segment uint32) {
 
 func (h *history) step(t *testing.T, v *aodi.Volume, rng *rand.Rand, stamp *uint64) {
 	t.Helper()
-	c := rng.IntN(h.chunks)
+	chunks := int(v.Size() / chunk)
+	c := rng.IntN(chunks)
 	var err error
 	switch op := rng.IntN(100); {
+	case op == 98 && rng.IntN(2) == 0 && (h.first == 0 || chunks < h.first+200):
+		err = h.grow(v, chunks+1+rng.IntN(300))
+		h.flushed = len(h.ops)
 	case op < 80:
 		n := 1
 		if op < 10 {
-			n = min(1+rng.IntN(300), h.chunks-c)
+			n = min(1+rng.IntN(300), chunks-c)
 		}
 		var p []byte
 		for i := range n {

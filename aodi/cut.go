@@ -34,6 +34,7 @@ type Cut struct {
 	fresh     bool            // the mirror holds nothing yet: holes need not be shipped
 	base      Position        // the mirror has got the chunks below cursor as of base
 	cursor    uint64
+	sized     bool   // the size was told
 	dataDone  bool   // the pass over data is over, that over gone goes on
 	at        uint64 // next logical chunk of the pass
 	range_    int    // next of gone
@@ -150,7 +151,7 @@ func (c *Cut) findGone() (ranges, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if e.Kind == format.KindDiscard || e.Kind == format.KindZero {
+			if e.Kind == format.KindDiscard || e.Kind == format.KindZero || e.Kind == format.KindSize { // a loose target may hold anything there
 				g = append(g, span{e.LBA, e.LBA + uint64(e.Count)})
 			}
 		}
@@ -181,6 +182,11 @@ func (c *Cut) Next(maxBytes int, b *LogBatch) error {
 
 func (c *Cut) next(maxBytes int, b *LogBatch) error {
 	*b = LogBatch{First: c.first, End: c.End, Time: c.Time, Jump: true, Entries: b.Entries[:0], Data: b.Data[:0]}
+	if !c.sized && c.chunks > 0 { // first, and by itself: what follows may lie beyond the size that the mirror has
+		c.sized = true
+		b.Entries = append(b.Entries, format.Entry{Birth: c.End - 1, LBA: c.chunks - 1, Kind: format.KindSize, Count: 1})
+		return nil
+	}
 	for !c.dataDone && len(b.Data) < maxBytes && len(b.Entries) < maxBatchEntries {
 		if err := c.nextLeaf(b, maxBytes); err != nil {
 			return err

@@ -121,9 +121,12 @@ func (v *Volume) checkStage(b *LogBatch) error {
 		return fmt.Errorf("%s: epoch at position %d: %s: %w", v.d.Name(), b.First, fmt.Sprintf(format, args...), syscall.EINVAL)
 	}
 	v.mu.Lock()
-	at, jump := v.logEnd, v.jumpEnd
+	at, jump, size := v.logEnd, v.jumpEnd, max(v.Size(), v.stagedSize)
 	v.mapMu.RLock()
 	begun := v.coming != nil && !v.coming.whole || len(v.catalog.Next) > 0
+	if b.Jump && v.coming != nil {
+		size = max(size, v.coming.size)
+	}
 	v.mapMu.RUnlock()
 	middle := v.wholeEpochsLocked() < len(v.staged) || v.batch != nil && len(v.batch.hdr.Entries) > 0
 	v.mu.Unlock()
@@ -137,8 +140,11 @@ func (v *Volume) checkStage(b *LogBatch) error {
 	case b.End <= b.First, !b.Jump && (b.End-b.First < Position(len(b.Entries)) || len(b.Entries) == 0 && !isTerm(b.End)):
 		return bad("%d records cannot end at %d", len(b.Entries), b.End)
 	}
-	chunks, data := uint64(v.Size()/chunkSize), b.Data
+	chunks, data := uint64(size/chunkSize), b.Data
 	for i, e := range b.Entries {
+		if end := e.LBA + uint64(e.Count); e.Kind == format.KindSize && end <= format.MaxLogicalSize/chunkSize {
+			chunks = max(chunks, end) // what follows may lie there
+		}
 		if e.Birth < b.First && !b.Jump || e.Birth >= b.End { // a mirror that leaves its branch gets older ones too
 			return bad("record %d was born at %d, not before %d", i, e.Birth, b.End)
 		}
@@ -146,7 +152,7 @@ func (v *Volume) checkStage(b *LogBatch) error {
 			return bad("record %d of %d chunks at %d lies outside the volume of %d", i, e.Count, e.LBA, chunks)
 		}
 		switch e.Kind {
-		case format.KindDiscard, format.KindZero:
+		case format.KindDiscard, format.KindZero, format.KindSize:
 			continue
 		case format.KindData:
 			if e.Count != 1 || len(data) < chunkSize {
@@ -190,6 +196,9 @@ func (v *Volume) addStagedLocked(e format.Entry, data []byte) (b *batch, n int, 
 		v.addDataLocked(b, e, data[:n])
 	} else {
 		b.hdr.Entries = append(b.hdr.Entries, e)
+	}
+	if e.Kind == format.KindSize && v.jumpEnd == 0 {
+		v.stagedSize = max(v.stagedSize, sizeIn(&e))
 	}
 	return b, n, nil
 }
@@ -313,6 +322,10 @@ func (v *Volume) Unstage() error {
 		v.logEnd, v.logged = v.staged[n-1].hdr.End, v.staged[n-1].logged
 	}
 	v.staged = v.staged[:n]
+	v.stagedSize = 0
+	for i := range v.staged {
+		v.stagedSize = max(v.stagedSize, sizeAfter(0, v.staged[i].hdr.Entries))
+	}
 	v.restart, v.void = true, true
 	return nil
 }

@@ -155,7 +155,7 @@ func mirrorCrashRun(t *testing.T, rng *rand.Rand) {
 		if int(p) != committed && !cuts[p] {
 			t.Fatalf("mirror at %d, which is no epoch's end: %v", p, cuts)
 		}
-		upTo := &history{chunks: h.chunks, ops: h.ops[:p]}
+		upTo := h.until(int(p))
 		if got := upTo.prefixOf(t, dst); !sameState(upTo, got) {
 			t.Fatalf("mirror at %d shows the first %d records", p, got)
 		}
@@ -193,6 +193,10 @@ func sameState(h *history, n int) bool {
 	state := func(ops []histOp) map[int]uint64 {
 		m := map[int]uint64{}
 		for _, op := range ops {
+			if op.stamp == grown {
+				m[-1] = uint64(op.chunk)
+				continue
+			}
 			if m[op.chunk] = op.stamp; op.stamp == 0 {
 				delete(m, op.chunk)
 			}
@@ -200,7 +204,7 @@ func sameState(h *history, n int) bool {
 		return m
 	}
 	a, b := state(h.ops), state(h.ops[:n])
-	for c := range h.chunks {
+	for c := -1; c < h.chunks; c++ {
 		if a[c] != b[c] {
 			return false
 		}

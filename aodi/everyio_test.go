@@ -39,6 +39,8 @@ var scenes = []scene{
 	{"flush", (*trial).startOpen, (*trial).flush, (*trial).judge},
 	{"checkpoint", (*trial).startLoaded, (*trial).checkpoint, (*trial).judge},
 	{"clean", (*trial).startGarbage, (*trial).clean, (*trial).judgeClean},
+	{"grow", (*trial).startLoaded, (*trial).grow, (*trial).judge},
+	{"change of the capacity", (*trial).startLoaded, (*trial).bound, (*trial).judge},
 	{"close", (*trial).startLoaded, (*trial).close, (*trial).judge},
 	{"adopt", (*trial).startNewMirror, (*trial).adopt, (*trial).judgeMirror},
 	{"epoch", (*trial).startMirror, (*trial).epochs, (*trial).judgeMirror},
@@ -255,6 +257,47 @@ func (x *trial) load() error { return errors.Join(x.steps(70), x.flushAll()) }
 
 func (x *trial) flush() error { return errors.Join(x.steps(1), x.flushAll(), x.steps(1), x.flushAll()) }
 
+// grow makes the volume larger, by so much that the map becomes higher the second time, and writes there.
+func (x *trial) grow() error {
+	for _, n := range []int{x.h.chunks + 100, 512*512 + 7} {
+		before, _ := x.v.Pointers()
+		err := x.h.grow(x.v, n)
+		if after, _ := x.v.Pointers(); after == before {
+			x.h.ops = x.h.ops[:len(x.h.ops)-1] // nothing was accepted
+		}
+		if err != nil {
+			return err
+		}
+		x.acked.Store(int64(len(x.h.ops)))
+		if err := x.v.WriteAt(stamped(uint64(n)), int64(n-1)*chunk, false); err != nil {
+			return err
+		}
+		x.h.ops = append(x.h.ops, histOp{n - 1, uint64(n)})
+		if err := x.steps(5); err != nil {
+			return err
+		}
+	}
+	return x.checkpoint()
+}
+
+// bound gives the container a bound, a larger one, and none.
+func (x *trial) bound() error {
+	for _, capacity := range []int64{trialDisk / 2, trialDisk, 0} {
+		had := x.v.Space().Capacity
+		err := x.v.SetCapacity(capacity)
+		if has := x.v.Space().Capacity; err == nil && has != capacity || err != nil && has != had && x.v.Status().Failed == nil {
+			x.fatalf("the capacity is %d after %d was set to %d: %v", has, had, capacity, err)
+		}
+		if err != nil {
+			return err
+		}
+		if err := x.steps(5); err != nil {
+			return err
+		}
+	}
+	return x.flushAll()
+}
+
 func (x *trial) checkpoint() error {
 	err := x.v.Checkpoint()
 	if err == nil {
@@ -292,7 +335,8 @@ func (x *trial) steps(n int) error {
 
 // step does one random thing. What was accepted when an error is returned is what end_ptr tells.
 func (x *trial) step() error {
-	c := x.rng.IntN(x.h.chunks)
+	chunks := int(x.v.Size() / chunk)
+	c := x.rng.IntN(chunks)
 	var ops []histOp
 	before, _ := x.v.Pointers()
 	var err error
@@ -308,7 +352,7 @@ func (x *trial) step() error {
 	default:
 		n := 1
 		if op < 25 {
-			n = min(1+x.rng.IntN(40), x.h.chunks-c)
+			n = min(1+x.rng.IntN(40), chunks-c)
 		}
 		var p []byte
 		for i := range n {

@@ -130,7 +130,7 @@ func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
 		SegRoot: v.segs.tree.root, SegHeight: segmentTreeHeight, Segments: count, Free: free,
 		Log: v.shownPlace, Incarnation: v.incarnation, Logged: v.shownLogged, Mapped: uint64(v.main.mapped),
 		MetaSegment: f.head.segment, MetaChunk: f.head.chunk, MetaNext: f.head.next,
-		Catalog: v.catalogRef, CatalogLen: uint32(len(f.catalogBytes)), Capacity: v.capacity,
+		Catalog: v.catalogRef, CatalogLen: uint32(len(f.catalogBytes)), Capacity: v.promised,
 		HistoryFl: v.HistoryFloor(), TrimFloor: v.HistoryFloor(), Jump: v.coming.meta(),
 		ColdSegment: v.cold.segment, ColdChunk: v.cold.chunk, Live: uint64(v.segs.live)}
 }
@@ -177,9 +177,7 @@ func (v *Volume) collectDeadLocked(f *frozen) error {
 // shortOfSpaceLocked tells whether as many segments as were filled since the last checkpoint would not fit again, or a write waits.
 func (v *Volume) shortOfSpaceLocked() bool {
 	s := &v.segs
-	free := s.free - min(s.free, uint64(len(s.taken)))
-	limit := v.segmentLimit()
-	return v.relief.waiting.Load() > 0 || limit-min(limit, s.count)+free < v.checkpointKeep()+v.coldReserve()+uint64(len(s.filled))
+	return v.relief.waiting.Load() > 0 || s.available(v.segmentLimit()) < v.checkpointKeep()+v.coldReserve()+uint64(len(s.filled))
 }
 
 // raiseFloor is called with mapMu held.

@@ -39,12 +39,15 @@ type coming struct {
 	end    Position // of the epoch
 	base   Position // what the source's chunks below cursor are as of, at least
 	cursor uint64
-	whole  bool // all of it is staged, and waits for Commit
+	size   int64 // logical, that the epoch brings
+	whole  bool  // all of it is staged, and waits for Commit
 }
 
 func (v *Volume) newComing(j format.Jump) *coming {
 	t := tree{id: treeMap, arena: v.arena, pages: v.pages, root: j.Root, height: v.main.tree.height}
-	return &coming{head: head{tree: t, mapped: int64(j.Mapped), under: v.main}, end: j.End, base: j.Base, cursor: j.Cursor}
+	size := max(j.Size, v.Size())
+	t.height = max(t.height, heightFor(uint64(size/chunkSize), format.RefsPerPage))
+	return &coming{head: head{tree: t, mapped: int64(j.Mapped), under: v.main}, end: j.End, base: j.Base, cursor: j.Cursor, size: size}
 }
 
 // meta is what a checkpoint keeps of it.
@@ -52,7 +55,7 @@ func (c *coming) meta() format.Jump {
 	if c == nil {
 		return format.Jump{}
 	}
-	return format.Jump{Root: c.tree.root, Mapped: uint64(c.mapped), End: c.end, Base: c.base, Cursor: c.cursor}
+	return format.Jump{Root: c.tree.root, Mapped: uint64(c.mapped), End: c.end, Base: c.base, Cursor: c.cursor, Size: c.size}
 }
 
 // took notes that a record of the epoch that ends at end was applied. A source goes over the chunks from the first to the
@@ -102,16 +105,42 @@ func (v *Volume) settleMain() error {
 // showComingLocked makes the coming map the volume's, and counts what only the old one has led to as dead.
 func (v *Volume) showComingLocked(end Position) error {
 	c, old := v.coming, v.main
-	if err := v.dropReplacedLocked(&old.tree, &c.tree, old.tree.height-1, 0, old.tree.root, c.tree.root); err != nil {
+	same, err := c.tree.refOf(uint8(old.tree.height-1), 0) // the coming map can be higher
+	if err != nil {
+		return err
+	}
+	if err := v.dropReplacedLocked(&old.tree, &c.tree, old.tree.height-1, 0, old.tree.root, same); err != nil {
 		return err
 	}
 	c.under = old.under
 	v.main, v.coming = &c.head, nil
+	v.size.Store(c.size)
 	v.leaveBranchLocked()
 	v.setShown(end)
 	v.jumped = end
 	v.raiseFloor(end) // what was superseded below it never came
 	return nil
+}
+
+// dropComingLocked counts what only the coming map leads to, which is given up. It can be higher than the volume's.
+func (v *Volume) dropComingLocked(c *coming) error {
+	r, main := c.tree.root, &v.main.tree
+	for level := c.tree.height - 1; level >= main.height && r != format.Unmapped; level-- {
+		page, err := c.tree.bytes(r, true)
+		if err != nil {
+			return err
+		}
+		for slot := uint64(1); slot < format.RefsPerPage; slot++ {
+			if err := v.dropReplacedLocked(&c.tree, main, level-1, slot, refAt(page, slot), format.Unmapped); err != nil {
+				return err
+			}
+		}
+		if err := v.dropPageLocked(r); err != nil {
+			return err
+		}
+		r = refAt(page, 0)
+	}
+	return v.dropReplacedLocked(&c.tree, main, main.height-1, 0, r, main.root)
 }
 
 // dropReplacedLocked counts what a leads to and b, the reference at the same place of the newer map, does not.

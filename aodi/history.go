@@ -250,8 +250,15 @@ func (v *Volume) rollInto(past *snapshot, at time.Time, limit Position) error {
 // applyAll makes the changes of a batch.
 func (s *snapshot) applyAll(h *format.BatchHeader, phys format.Phys) error {
 	for i := range h.Entries {
-		if h.Entries[i].Kind == format.KindData {
+		switch e := &h.Entries[i]; e.Kind {
+		case format.KindData:
 			phys++
+		case format.KindSize:
+			s.size = max(s.size, sizeIn(e))
+			if err := s.tree.raise(uint64(s.size / chunkSize)); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := s.apply(&h.Entries[i], phys); err != nil {
 			return err

@@ -92,7 +92,11 @@ func (p *jumpPair) readLog(v *aodi.Volume) error {
 			return err
 		}
 		for i, e := range b.Entries {
-			if op := p.h.ops[b.First+aodi.Position(i)]; e.Birth != b.First+aodi.Position(i) || int(e.LBA) != op.chunk || (op.stamp == 0) != (e.Kind != format.KindData) {
+			op := p.h.ops[b.First+aodi.Position(i)]
+			if op.stamp == grown && e.Kind == format.KindSize && int(e.LBA)+int(e.Count) == op.chunk {
+				continue
+			}
+			if e.Birth != b.First+aodi.Position(i) || int(e.LBA) != op.chunk || (op.stamp == 0) != (e.Kind != format.KindData) {
 				return fmt.Errorf("at %d stands %+v, not %+v", b.First+aodi.Position(i), e, op)
 			}
 		}

@@ -82,7 +82,7 @@ func (p *jumpPair) write(n int) {
 func (p *jumpPair) compare() {
 	p.t.Helper()
 	at, _ := p.dst.Pointers()
-	upTo := &history{chunks: p.h.chunks, ops: p.h.ops[:at]}
+	upTo := p.h.until(int(at))
 	if got := upTo.prefixOf(p.t, p.dst); !sameState(upTo, got) {
 		p.t.Fatalf("mirror at %d shows the first %d records", at, got)
 	}

@@ -223,6 +223,8 @@ func (v *Volume) applyEntryLocked(to *head, e *format.Entry, phys format.Phys) (
 		for lba, end := e.LBA, e.LBA+uint64(e.Count); lba < end && err == nil; {
 			_, _, lba, err = v.mapRangeLocked(to, lba, end, e.Kind, rangeStep)
 		}
+	case format.KindSize:
+		return v.growLocked(to, sizeIn(e))
 	}
 	return err
 }

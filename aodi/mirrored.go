@@ -54,10 +54,10 @@ func (v *Volume) MirrorSnapshot(of SnapshotInfo) error {
 	switch {
 	case there != nil && there.position == of.Position:
 		return v.failure()
-	case v.Role() != RoleMirror || v.shown() != of.Position || of.Size != v.Size():
+	case v.Role() != RoleMirror || v.shown() != of.Position || of.Size > v.Size():
 		return fmt.Errorf("%s@%s: position %d of %d bytes cannot be kept by a %s at position %d of %d bytes: %w", v.d.Name(), of.Name,
 			of.Position, of.Size, v.Role(), v.shown(), v.Size(), syscall.EINVAL)
 	}
-	_, err := v.createSnapshotLocked(&snapshot{name: of.Name, time: of.Time.UnixNano()})
+	_, err := v.createSnapshotLocked(&snapshot{name: of.Name, time: of.Time.UnixNano(), size: of.Size})
 	return err
 }

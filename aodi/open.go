@@ -121,12 +121,13 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 	m := &c.Meta
 	v := &Volume{d: d, geo: c.Geo, super: c.Super, tag: c.Tag(), opt: opt, log: opt.Logger, now: opt.Now, opened: opt.Now(),
-		base: opt.Base, incarnation: m.Incarnation, capacity: m.Capacity,
+		base: opt.Base, incarnation: m.Incarnation, promised: m.Capacity,
 		arena: &arena{gen: 1}, pages: newPageReader(d, c.Geo), shownSegment: noSegment,
 		hasIdentity: m.Flags&format.FlagNoIdentity == 0, volume: m.Volume,
 		catalogRef: m.Catalog, catalogLen: m.CatalogLen,
 		logged: m.Logged, commit: newTurn(), clean: newTurn(), relief: newRelief(), ready: newReadiness(), reaper: newReaper(), closing: make(chan struct{}),
 		queue: make(chan write, 4*batchBuffers), slots: make([]format.Entry, c.Geo.Slots())}
+	v.capacity.Store(m.Capacity)
 	v.mirror.Store(m.Flags&format.FlagMirror != 0)
 	v.yields.Store(m.Flags&format.FlagYields != 0)
 	v.room = sync.NewCond(&v.mu)
@@ -218,8 +219,16 @@ func (v *Volume) recoverHeads(m *format.Meta) error {
 func (v *Volume) replay(h *format.BatchHeader, at recovery.Place) error {
 	v.coverLocked(at.Segment)
 	delete(v.segs.taken, at.Segment)
-	for _, e := range h.Entries {
-		if end := e.LBA + uint64(e.Count); end > uint64(v.Size()/chunkSize) {
+	size := v.Size()
+	if h.Flags&format.FlagJump != 0 && v.coming != nil {
+		size = v.coming.size
+	}
+	for i := range h.Entries {
+		e := &h.Entries[i]
+		if e.Kind == format.KindSize {
+			size = max(size, sizeIn(e))
+		}
+		if end := e.LBA + uint64(e.Count); end > uint64(size/chunkSize) {
 			return fmt.Errorf("%s: segment %d, chunk %d: a record of chunk %d lies outside the volume; run `cawrm check`",
 				v.d.Name(), at.Segment, at.Chunk, e.LBA)
 		}

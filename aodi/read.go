@@ -146,7 +146,7 @@ func (v *Volume) lookUp(of *snapshot, lba uint64, p []byte, refs []ref, wait boo
 			r = refAt(leaf, at%format.RefsPerPage)
 		}
 		to := p[i*chunkSize : (i+1)*chunkSize]
-		if r == format.Unmapped && v.base != nil {
+		if r == format.Unmapped && v.base.reaches(at) {
 			r = inBase
 		} else if !r.HasData() {
 			clear(to)
@@ -225,7 +225,7 @@ func (v *Volume) readChunk(lba uint64, r ref, p []byte) error {
 			err = errChanged
 		}
 		return err
-	case r == format.Unmapped && v.base != nil:
+	case r == format.Unmapped && v.base.reaches(lba):
 		v.mapMu.RUnlock()
 		return v.base.read(p, int64(lba)*chunkSize, true)
 	case !r.HasData():
@@ -263,8 +263,12 @@ func (v *Volume) extents(at *snapshot, off, n int64, fn func(n int64, flags uint
 		if err != nil {
 			return err
 		}
-		if f == extentInBase {
-			if stop, f, err = v.base.firstExtent(off, stop); err != nil {
+		switch {
+		case f != extentInBase:
+		case off >= v.base.Size(): // the clone has grown beyond it
+			f = ExtentHole | ExtentZero
+		default:
+			if stop, f, err = v.base.firstExtent(off, min(stop, v.base.Size())); err != nil {
 				return err
 			}
 		}

@@ -241,8 +241,8 @@ func (v *Volume) dropComing() error {
 	defer v.mu.Unlock()
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
-	c, main := v.coming, v.main
-	if err := v.dropReplacedLocked(&c.tree, &main.tree, main.tree.height-1, 0, c.tree.root, main.tree.root); err != nil {
+	c := v.coming
+	if err := v.dropComingLocked(c); err != nil {
 		return v.fail(err)
 	}
 	// Segments were sealed with the end of the epoch, which nothing that is left comes up to. Below end_ptr they could be

@@ -13,8 +13,8 @@ import (
 // and mirrors get it as one epoch, too. Its records are new ones: what was there before is as far back in the log as anything.
 
 // Rollback makes the volume hold what a view of it holds, a snapshot or a moment of the history, durably, and keeps what it held
-// as a snapshot of that name. It costs what differs. Writes wait meanwhile; clients that remember what they have read
-// must be gone. One at a time. Errors: it is no primary, or a clone, or has another size than the view; CreateSnapshot's; ENOSPC, or the
+// as a snapshot of that name. The size stays: what the view has not is holes then. It costs what differs. Writes wait meanwhile; clients that remember what they have read
+// must be gone. One at a time. Errors: it is no primary, or a clone; CreateSnapshot's; ENOSPC, or the
 // disk's when it reads: then the volume is as it was.
 func (v *Volume) Rollback(to *View, keep string) error {
 	switch {
@@ -22,7 +22,7 @@ func (v *Volume) Rollback(to *View, keep string) error {
 		return v.readOnly()
 	case v.base != nil:
 		return fmt.Errorf("%s: %w, which is not rolled back: make another clone: %w", v.d.Name(), ErrIsClone, syscall.EINVAL)
-	case to.v != v || to.Size() != v.Size():
+	case to.v != v || to.Size() > v.Size():
 		return fmt.Errorf("%s: of %d bytes cannot become what %s is, of %d: %w", v.d.Name(), v.Size(), to.name, to.Size(), syscall.EINVAL)
 	}
 	defer v.Release()

@@ -128,7 +128,7 @@ func (s *segmentTable) addLive(seg uint32, n int) error {
 // segment was in use before and still has its space. Errors: ENOSPC.
 func (s *segmentTable) take(limit, keep uint64) (seg uint32, written bool, err error) {
 	free := s.free - min(s.free, uint64(len(s.taken)))
-	if limit-min(limit, s.count)+free <= keep {
+	if s.available(limit) <= keep {
 		return 0, false, fmt.Errorf("%s: of %d segments, the last %d are kept for checkpoints: %w", s.tree.pages.d.Name(), limit, keep, syscall.ENOSPC)
 	}
 	if n := len(s.kept); n > 0 {

@@ -213,7 +213,10 @@ func (s *snapshot) entry() format.Snapshot {
 func (v *Volume) freezeSnapshotLocked(f *frozen, s *snapshot) {
 	f.snap = s
 	s.head = head{tree: v.main.tree, mapped: v.main.mapped}
-	s.position, s.size, s.logged, s.log = v.shown(), v.Size(), v.shownLogged, v.shownPlace
+	s.position, s.logged, s.log = v.shown(), v.shownLogged, v.shownPlace
+	if s.size == 0 { // else a mirror was told it: an empty one has taken its source's newest size
+		s.size = v.Size()
+	}
 }
 
 // completeCatalog puts into the catalog what only writing the pages has told: where the maps are of a snapshot that is new, or

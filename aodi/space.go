@@ -35,10 +35,10 @@ func segmentLimit(d disk.Disk, geo format.Geometry, capacity int64) uint64 {
 	return uint64(max(0, bytes-format.DataStart*format.ChunkSize) / geo.SegmentBytes())
 }
 
-func (v *Volume) segmentLimit() uint64 { return segmentLimit(v.d, v.geo, v.capacity) }
+func (v *Volume) segmentLimit() uint64 { return segmentLimit(v.d, v.geo, v.capacity.Load()) }
 
 // bounded tells whether the container cannot grow as far as the file system lets it.
-func (v *Volume) bounded() bool { return v.capacity > 0 || v.d.Fixed() }
+func (v *Volume) bounded() bool { return v.capacity.Load() > 0 || v.d.Fixed() }
 
 // recentSegments is how many segments of the log are kept for a while when nothing in them is live.
 func (v *Volume) recentSegments() int { return int(min(historySegments, v.segmentLimit()/16)) }
@@ -116,9 +116,10 @@ func (v *Volume) fullLocked() error {
 	return nil
 }
 
-// available is the number of segments that can be taken. mapMu is held.
+// available is the number of segments that can be taken, so that not more than limit are in use. mapMu is held.
 func (s *segmentTable) available(limit uint64) uint64 {
-	return limit - min(limit, s.count) + s.free - min(s.free, uint64(len(s.taken)))
+	most := limit + s.free - min(s.free, uint64(len(s.taken)))
+	return most - min(most, s.count)
 }
 
 // lowWater is how many segments more than the least the log should find: with fewer it slows down.
@@ -292,7 +293,7 @@ type Space struct {
 // Space returns how the space is used at this moment.
 func (v *Volume) Space() Space {
 	v.mu.Lock()
-	logged, capacity := v.logged-v.loggedAtOpen, v.capacity
+	logged, capacity := v.logged-v.loggedAtOpen, v.capacity.Load()
 	v.mu.Unlock()
 	limit, keep := v.segmentLimit(), v.checkpointKeep()+v.coldReserve()
 	v.mapMu.RLock()

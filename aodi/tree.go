@@ -82,7 +82,7 @@ func (t *tree) refOf(level uint8, index uint64) (ref, error) {
 
 // next returns the first leaf at or after index that exists and is below end.
 func (t *tree) next(index, end uint64) (uint64, []byte, error) {
-	for index < end {
+	for index < end && index < t.leaves() { // a snapshot's tree can be lower than the volume's, which has grown
 		r, level := t.root, t.height-1
 		for ; r != format.Unmapped; level-- {
 			b, err := t.bytes(r, true)
@@ -222,6 +222,9 @@ func (t *tree) forRemap(index uint64, to int, made map[ref]ref) ([]byte, error) 
 func (t *tree) settle(i uint32) {
 	info := &t.arena.info[i]
 	self := memoryRef(i)
+	if int(info.level) >= t.height {
+		return // of a tree that is higher
+	}
 	if int(info.level) == t.height-1 {
 		if t.root == self {
 			t.root = info.final
@@ -241,6 +244,23 @@ func (t *tree) settle(i uint32) {
 		r = refAt(b, slot)
 	}
 	// Its parent is on disk already, and leads to the page's place there.
+}
+
+// raise makes the tree high enough for leaves of that many references. What it holds stays where it is, below the first slot.
+func (t *tree) raise(count uint64) error {
+	for to := heightFor(count, format.RefsPerPage); t.height < to; t.height++ {
+		if t.root == format.Unmapped {
+			continue
+		}
+		i, b, err := t.arena.alloc(t, uint8(t.height), 0, format.Unmapped)
+		if err != nil {
+			return err
+		}
+		clear(b)
+		setRef(b, 0, t.root)
+		t.root = memoryRef(i)
+	}
+	return nil
 }
 
 // heightFor is the number of levels that leaves of n entries need for count entries.

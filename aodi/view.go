@@ -59,6 +59,9 @@ func (w *View) Info() SnapshotInfo {
 // Size is the logical size in bytes, as it was.
 func (w *View) Size() int64 { return w.snap.size }
 
+// reaches tells whether a clone has a base in which a chunk lies: it can have grown beyond that.
+func (w *View) reaches(lba uint64) bool { return w != nil && lba < uint64(w.Size()/chunkSize) }
+
 // ReadAt is Volume.ReadAt on the snapshot.
 func (w *View) ReadAt(p []byte, off int64) error { return w.read(p, off, true) }
 

@@ -94,7 +94,9 @@ type Volume struct {
 	mirror      atomic.Bool // the role; changes under mu and mapMu, see role.go
 	yields      atomic.Bool // a mirror may leave its own branch for any other
 	incarnation uint32      // fixed while open, like the next
-	capacity    int64
+
+	capacity atomic.Int64 // bound of the container, 0: none; changes under mu and mapMu, see capacity.go
+	promised int64        // the bound that checkpoints say, which may be more; guarded by mapMu
 
 	mu           sync.Mutex // the head of the log
 	room         *sync.Cond // on mu: a buffer was written, a segment is ready, the map shrank
@@ -110,6 +112,7 @@ type Volume struct {
 	restart      bool          // the next batch voids what was staged before it
 	void         bool          // what stands before the head was given up, and nothing was written since
 	staged       []stagedBatch // a mirror's batches that are not shown yet
+	stagedSize   int64         // logical, that these bring; less than the volume's: they bring none
 	commit       turn          // one Commit at a time
 	clean        turn          // one Relocate at a time; after commit, before ckpt.run
 	relief       relief

@@ -55,7 +55,7 @@ func (p *Peer) meet(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
 		return nil
 	}
 	_, durable := t.v.Pointers()
-	if other := (Head{h.Lineage, h.DurablePtr}); h.Size == info.Size && other.succeeds(Head{info.Lineage, durable}) && t.v.Untouched() {
+	if other := (Head{h.Lineage, h.DurablePtr}); h.Size >= info.Size && other.succeeds(Head{info.Lineage, durable}) && t.v.Untouched() {
 		return p.stepDown(t, other)
 	}
 	if err := p.sayPrimary(t, l, r, h); err != nil {
@@ -78,8 +78,8 @@ func (t *target) check(h *wire.Hello) error {
 		return nil
 	case st.Volume != h.Volume:
 		return refusef(wire.CodeOtherVolume, "%q mirrors volume %v, the source is volume %v", t.name, st.Volume, h.Volume)
-	case st.Size != h.Size:
-		return refusef(wire.CodeOtherSize, "%q has %d bytes, the source %d", t.name, st.Size, h.Size)
+	case st.Size > h.Size: // it grew as a primary; a larger source's size comes with its records
+		return refusef(wire.CodeOtherSize, "%q has %d bytes, the source %d, and a volume is not made smaller: `cawrm resize` the source", t.name, st.Size, h.Size)
 	}
 	mirror, source := Head{st.Lineage, st.EndPtr}, Head{h.Lineage, h.DurablePtr}
 	if leaves(t.v, mirror, source) {

@@ -30,6 +30,7 @@ type feed struct {
 	hello *wire.Hello
 
 	records   int              // of an epoch that has not ended; runReceive
+	chunks    uint64           // that the source has, as far as it has said; runReceive
 	adopt     bool             // the volume takes its identity from this source's first frame; runReceive
 	adopted   bool             // and its lineage; runReceive
 	diverged  bool             // it leaves its own branch for the source's
@@ -53,7 +54,7 @@ type feed struct {
 }
 
 func newFeed(p *Peer, t *target, l *link, h *wire.Hello) *feed {
-	f := &feed{p: p, t: t, l: l, hello: h, staged: make(chan struct{}, 1), answer: make(chan struct{}, 1), reply: make(chan []byte, 1),
+	f := &feed{p: p, t: t, l: l, hello: h, chunks: uint64(h.Size) / format.ChunkSize, staged: make(chan struct{}, 1), answer: make(chan struct{}, 1), reply: make(chan []byte, 1),
 		quit: make(chan struct{}), done: make(chan struct{}),
 		opened: make(chan *aodi.Still, 1), say: make(chan []byte), over: make(chan struct{})}
 	f.contact.Store(time.Now().UnixNano())
@@ -201,11 +202,14 @@ func (f *feed) adoptOnce() error {
 }
 
 func (f *feed) stage(rec *wire.Records) error {
-	chunks := uint64(f.hello.Size) / format.ChunkSize
 	for i := range rec.Entries {
-		if e := &rec.Entries[i]; e.LBA+uint64(e.Count) > chunks {
+		e := &rec.Entries[i]
+		if e.Kind == format.KindSize { // it has grown since it said hello
+			f.chunks = max(f.chunks, e.LBA+uint64(e.Count))
+		}
+		if e.LBA+uint64(e.Count) > f.chunks {
 			return refusef(wire.CodeGarbage, "mirror %q: record %d is beyond the end of the volume: chunks [%d, %d) of %d",
-				f.t.name, e.Birth, e.LBA, e.LBA+uint64(e.Count), chunks)
+				f.t.name, e.Birth, e.LBA, e.LBA+uint64(e.Count), f.chunks)
 		}
 	}
 	if f.records += len(rec.Entries); f.records > maxEpoch && !rec.Jump { // a jump epoch is not kept in memory

@@ -197,7 +197,7 @@ func TestLyingSource(t *testing.T) {
 	}{
 		{"another container", func(h *wire.Hello) { h.Container = uuid(9) }, wire.CodeBusy},
 		{"another volume", func(h *wire.Hello) { h.Volume = uuid(9) }, wire.CodeOtherVolume},
-		{"another size", func(h *wire.Hello) { h.Size += chunk }, wire.CodeOtherSize},
+		{"another size", func(h *wire.Hello) { h.Size -= chunk }, wire.CodeOtherSize},
 		{"a position of long ago", func(h *wire.Hello) { h.DurablePtr = 1 }, wire.CodeAhead},
 		{"another lineage", func(h *wire.Hello) { h.Lineage = []format.Lineage{{ID: uuid(9)}} }, wire.CodeDiverged},
 		{"another name", func(h *wire.Hello) { h.Name = "vm2" }, wire.CodeUnknownName},

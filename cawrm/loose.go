@@ -142,12 +142,15 @@ func (m *Mirror) openLoose(ctx context.Context) (*nbd.Client, error) {
 		return nil, fmt.Errorf("%s: %w", m.target.base(), err)
 	case c.Size() < m.v.Size():
 		c.Close()
-		return nil, refusef(wire.CodeOtherSize, "%s has %d bytes, the volume %d: the target must be at least as large; enlarge it",
-			m.target.base(), c.Size(), m.v.Size())
+		return nil, m.tooSmall(c.Size(), m.v.Size())
 	case !c.Can(nbd.FlagFlush):
 		m.log.Warn("the NBD server cannot flush: what it has in memory a crash of it may lose")
 	}
 	return c, nil
+}
+
+func (m *Mirror) tooSmall(has, size int64) error {
+	return refusef(wire.CodeOtherSize, "%s has %d bytes, the volume %d: the target must be at least as large; enlarge it", m.target.base(), has, size)
 }
 
 func (m *Mirror) dialLoose(ctx context.Context) (net.Conn, error) {
@@ -245,6 +248,12 @@ func (s *looseShipment) apply(ep *epoch, tag int) error {
 	for i := 0; i < len(b.Entries); {
 		e := &b.Entries[i]
 		off := int64(e.LBA) * format.ChunkSize
+		if size := off + int64(e.Count)*format.ChunkSize; e.Kind == format.KindSize && s.c.Size() < size {
+			return s.m.tooSmall(s.c.Size(), size)
+		} else if e.Kind == format.KindSize && b.Jump { // the end of a cut: what it has not, comes as discards
+			i++
+			continue
+		}
 		if e.Kind != format.KindData {
 			if err := s.zero(off, int64(e.Count)*format.ChunkSize, tag); err != nil {
 				return err

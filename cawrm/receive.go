@@ -91,7 +91,7 @@ func takes(v *aodi.Volume, h *delta.Head) (aodi.Position, error) {
 		switch relation, fork := Compare(Head{info.Lineage, at}, Head{h.Lineage, h.To}); {
 		case info.Volume != h.Volume:
 			return 0, fmt.Errorf("the file is of volume %v, the mirror of volume %v", h.Volume, info.Volume)
-		case info.Size != h.Size:
+		case info.Size > h.Size:
 			return 0, fmt.Errorf("the file is of a volume of %d bytes, the mirror has %d", h.Size, info.Size)
 		case relation == Ahead && len(info.Lineage) >= len(h.Lineage):
 			return 0, fmt.Errorf("%s, and the mirror stands at %d already", file, at)

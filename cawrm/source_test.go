@@ -157,7 +157,7 @@ func TestWrongSource(t *testing.T) {
 			want   string
 		}{
 			"other volume":      {func(h *wire.Hello) { h.Volume = uuid(7) }, `other volume: "vm" mirrors volume 01000000-`},
-			"larger":            {func(h *wire.Hello) { h.Size = 128 * chunk }, `other size: "vm" has 262144 bytes, the source 524288`},
+			"smaller":           {func(h *wire.Hello) { h.Size = 32 * chunk }, `other size: "vm" has 262144 bytes, the source 131072`},
 			"behind":            {func(h *wire.Hello) { h.DurablePtr = 9 }, `ahead: "vm": the mirror is ahead: it stands at position 10 of lineage`},
 			"other lineage":     {func(h *wire.Hello) { h.Lineage[0].ID = uuid(5) }, `diverged: "vm": the histories have no lineage in common`},
 			"another container": {func(h *wire.Hello) { h.Container = uuid(8) }, `busy: "vm" is being fed by another source`},

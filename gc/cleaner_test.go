@@ -55,6 +55,8 @@ func container(t *testing.T, chunks, capacity int64, segment uint32, policy gc.P
 	return d, v, gc.Start(v, gc.Options{Policy: policy})
 }
 
+func start(v *aodi.Volume) *gc.Cleaner { return gc.Start(v, gc.Options{}) }
+
 func finish(t *testing.T, d disk.Disk, v *aodi.Volume, c *gc.Cleaner) {
 	t.Helper()
 	c.Close()

@@ -103,15 +103,33 @@ func (k *checker) checkSizes() {
 	if m.HistoryFl > m.Position || m.TrimFloor > m.Position {
 		k.rep.bad(2, "history_floor %d or trim_floor %d lies above position %d", m.HistoryFl, m.TrimFloor, m.Position)
 	}
-	if j := m.Jump; j.End > 0 && (j.End <= m.Position || j.Base > j.End || j.Cursor > k.limit) {
-		k.rep.bad(2, "a jump epoch up to %d, as of %d below chunk %d, does not fit position %d of a volume of %d chunks", j.End, j.Base, j.Cursor, m.Position, k.limit)
+	if j := m.Jump; j.End > 0 && (j.End <= m.Position || j.Base > j.End || j.Cursor > jumpLimit(m) || jumpLimit(m) < k.limit) {
+		k.rep.bad(2, "a jump epoch up to %d, as of %d below chunk %d of %d, does not fit position %d of a volume of %d chunks", j.End, j.Base, j.Cursor,
+			jumpLimit(m), m.Position, k.limit)
 	}
-	if m.Capacity > 0 && k.geo.Bytes(m.Segments) > m.Capacity {
-		k.rep.bad(2, "%d segments take %d bytes, the capacity is %d", m.Segments, k.geo.Bytes(m.Segments), m.Capacity)
+	if used := m.Segments - min(m.Segments, m.Free); m.Capacity > 0 && k.geo.Bytes(used) > m.Capacity {
+		k.rep.bad(2, "%d segments in use take %d bytes, the capacity is %d", used, k.geo.Bytes(used), m.Capacity)
 	}
 	if m.Flags&format.FlagNoIdentity != 0 && (m.Size != 0 || m.Mapped != 0 || m.MapRoot != format.Unmapped || !m.Volume.IsZero()) {
 		k.rep.bad(2, "the container has no identity, but size %d, %d mapped chunks and volume id %s", m.Size, m.Mapped, m.Volume)
 	}
+}
+
+// jumpLimit is the number of chunks that the volume has when the jump epoch is whole.
+func jumpLimit(m *format.Meta) uint64 {
+	if m.Jump.Size == 0 {
+		return uint64(m.Size) / format.ChunkSize
+	}
+	return uint64(m.Jump.Size) / format.ChunkSize
+}
+
+// jumpHeight is the height of the epoch's map: that of the volume's, or more where it brings a larger size.
+func jumpHeight(m *format.Meta) uint32 {
+	h := m.MapHeight
+	for span(h, format.RefsPerPage) < jumpLimit(m) {
+		h++
+	}
+	return h
 }
 
 // span is the number of entries that a tree of that height holds.

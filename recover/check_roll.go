@@ -9,6 +9,7 @@ import (
 // checkRoll is C22: it rolls the log forward as opening the volume would, and applies nothing.
 func (k *checker) checkRoll() {
 	m := &k.c.Meta
+	ends := map[bool]uint64{false: k.limit, true: max(k.limit, jumpLimit(m))} // of a jump epoch: true
 	entered := map[uint32]bool{m.Log.Segment: true}
 	place := func(at Place) string { return k.at(at.Segment, at.Chunk) }
 	res, err := Roll(k.d, k.c, func(h *format.BatchHeader, at Place) error {
@@ -22,7 +23,13 @@ func (k *checker) checkRoll() {
 		if h.First != last && !(h.First < last && h.Flags&format.FlagRestart != 0) {
 			k.rep.bad(22, "%s: batch %d begins at position %d, the log before it ends at %d", place(at), h.Seq, h.First, last)
 		}
-		k.checkRolled(h, at)
+		jump := h.Flags&format.FlagJump != 0
+		ends[jump] = k.checkRolled(h, at, ends[jump])
+		if jump && h.Commits() {
+			ends[false] = ends[true]
+		} else {
+			ends[true] = max(ends[true], ends[false])
+		}
 		if h.Commits() || h.Flags&format.FlagJump == 0 {
 			k.rep.RolledEnd = max(k.rep.RolledEnd, h.End)
 		}
@@ -55,7 +62,8 @@ func (k *checker) enters(seg uint32) string {
 	return fmt.Sprintf("a segment that is %s and holds %s", stateName(row.State), kindName(row.Kind))
 }
 
-func (k *checker) checkRolled(h *format.BatchHeader, at Place) {
+// checkRolled returns where the volume ends after the batch; before it, it ended at chunk end.
+func (k *checker) checkRolled(h *format.BatchHeader, at Place, end uint64) uint64 {
 	last := format.Position(0)
 	for i := range h.Entries {
 		e := &h.Entries[i]
@@ -63,8 +71,12 @@ func (k *checker) checkRolled(h *format.BatchHeader, at Place) {
 			k.rep.bad(17, "%s: batch %d of positions [%d, %d) holds %s", k.at(at.Segment, at.Chunk), h.Seq, h.First, h.End, entryName(e))
 		}
 		last = e.Birth
-		if n := uint64(e.Count); e.LBA+n > k.limit {
-			k.rep.bad(22, "%s: batch %d holds %s, the volume ends at %d", k.at(at.Segment, at.Chunk), h.Seq, entryName(e), k.limit)
+		if e.Kind == format.KindSize {
+			end = max(end, e.LBA+uint64(e.Count))
+		}
+		if n := uint64(e.Count); e.LBA+n > end {
+			k.rep.bad(22, "%s: batch %d holds %s, the volume ends at %d", k.at(at.Segment, at.Chunk), h.Seq, entryName(e), end)
 		}
 	}
+	return end
 }

@@ -294,6 +294,8 @@ func entryName(e *format.Entry) string {
 		return fmt.Sprintf("discard of chunks [%d, %d), birth %d", e.LBA, e.LBA+uint64(e.Count), e.Birth)
 	case format.KindZero:
 		return fmt.Sprintf("zeroes for chunks [%d, %d), birth %d", e.LBA, e.LBA+uint64(e.Count), e.Birth)
+	case format.KindSize:
+		return fmt.Sprintf("growth by chunks [%d, %d), birth %d", e.LBA, e.LBA+uint64(e.Count), e.Birth)
 	case format.KindPage:
 		if e.Count == treeCatalog {
 			return fmt.Sprintf("catalog chunk %d of checkpoint %d, checksum %08x", e.LBA, e.Birth, e.CRC)

@@ -116,7 +116,8 @@ func (k *checker) claimAll() {
 	f := &forest{tree: treeMap, perLeaf: format.RefsPerPage, limit: k.limit, leaf: k.mapLeaf,
 		roots: []format.Ref{m.MapRoot}, heights: []uint32{m.MapHeight}}
 	if m.Jump.End > 0 {
-		f.roots, f.heights = append(f.roots, m.Jump.Root), append(f.heights, m.MapHeight)
+		f.roots, f.heights = append(f.roots, m.Jump.Root), append(f.heights, jumpHeight(m))
+		f.limit = max(f.limit, jumpLimit(m))
 	}
 	f.gone = make([]uint64, len(f.roots))
 	for _, s := range k.rep.Catalog.Snapshots {

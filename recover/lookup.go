@@ -19,6 +19,9 @@ type lookup struct {
 // leaf reads and verifies the pages down to a leaf; nil when it does not exist.
 func (l *lookup) leaf(index uint64) ([]byte, error) {
 	l.path = l.path[:0]
+	if index >= 1<<(fanBits*(l.height-1)) {
+		return nil, nil // the volume had not grown so far
+	}
 	r := l.root
 	for level := int(l.height) - 1; r != format.Unmapped; level-- {
 		l.path = append(l.path, r)

@@ -18,7 +18,18 @@ type gap struct {
 	first, last uint64 // leaves [first, last)
 }
 
-func (m *mender) limit() uint64 { return uint64(m.c.Meta.Size) / format.ChunkSize }
+func (m *mender) limit() uint64 { return uint64(m.meta.Size) / format.ChunkSize }
+
+// grow makes the volume as large as a record says. The map's new height is for placeMap.
+func (m *mender) grow(chunks uint64) {
+	if chunks <= m.limit() {
+		return
+	}
+	m.meta.Size = int64(chunks * format.ChunkSize)
+	for span(m.meta.MapHeight, format.RefsPerPage) < chunks {
+		m.meta.MapHeight++
+	}
+}
 
 // leafLimit is the number of leaves that the volume can have.
 func (m *mender) leafLimit() uint64 {
@@ -140,7 +151,7 @@ func (m *mender) history() error {
 // well, being the same ones, or have been written over.
 func (m *mender) older() bool {
 	at, diskErr, err := readMeta(m.d, int(1-m.c.Meta.Seq%2))
-	if diskErr != nil || err != nil || at.Container != m.c.Super.Container || at.Seq >= m.c.Meta.Seq || at.MapHeight != m.c.Meta.MapHeight {
+	if diskErr != nil || err != nil || at.Container != m.c.Super.Container || at.Seq >= m.c.Meta.Seq || at.MapHeight > m.c.Meta.MapHeight {
 		return false
 	}
 	l := lookup{d: m.d, c: m.c, root: at.MapRoot, height: at.MapHeight}
@@ -211,6 +222,9 @@ func (m *mender) apply(h *format.BatchHeader, at Place, gaps bool) error {
 			to = format.MakeRef(phys, e.CRC)
 		case format.KindZero:
 			to = format.ZeroRef
+		case format.KindSize:
+			m.grow(e.LBA + uint64(e.Count))
+			continue
 		}
 		if e.LBA+uint64(e.Count) > m.limit() {
 			return fmt.Errorf("batch %d holds %s, the volume ends at %d", h.Seq, entryName(e), m.limit())
@@ -276,6 +290,28 @@ func (m *mender) changed() []uint64 {
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
+}
+
+// placeMap puts what changed into new pages, and over them those by which the map has become higher. It returns the root.
+func (m *mender) placeMap() (format.Ref, error) {
+	level, changed := int(m.c.Meta.MapHeight), m.changed()
+	below := func(level int, index uint64) []uint64 {
+		return within(changed, index<<(fanBits*level), (index+1)<<(fanBits*level))
+	}
+	root, err := m.place(level-1, 0, m.meta.MapRoot, below(level-1, 0))
+	for ; err == nil && level < int(m.meta.MapHeight); level++ {
+		b := make([]byte, format.ChunkSize)
+		binary.LittleEndian.PutUint64(b, uint64(root))
+		for slot := uint64(1); err == nil && slot < format.RefsPerPage; slot++ {
+			var to format.Ref
+			to, err = m.place(level-1, slot, format.Unmapped, below(level-1, slot))
+			binary.LittleEndian.PutUint64(b[slot*8:], uint64(to))
+		}
+		if root = format.Unmapped; err == nil && !isZero(b) {
+			root, err = m.w.page(treeMap, uint8(level), 0, b)
+		}
+	}
+	return root, err
 }
 
 // place puts what changed below a page into new pages and returns the reference to the page.

@@ -133,7 +133,7 @@ func (m *mender) writeTrees(catalogAnew bool) error {
 	m.countBefore()
 	m.used, m.mapped = &bitmap{}, 0
 	var err error
-	if m.meta.MapRoot, err = m.place(int(m.meta.MapHeight)-1, 0, m.meta.MapRoot, m.changed()); err != nil {
+	if m.meta.MapRoot, err = m.placeMap(); err != nil {
 		return err
 	}
 	if catalogAnew {
@@ -165,7 +165,7 @@ func (m *mender) writeTrees(catalogAnew bool) error {
 // countOthers counts the maps that are not the volume's: snapshots', and that of a jump epoch.
 func (m *mender) countOthers() {
 	if m.meta.Jump.End > 0 {
-		m.count(int(m.meta.MapHeight)-1, m.meta.Jump.Root, false)
+		m.count(int(jumpHeight(&m.meta))-1, m.meta.Jump.Root, false)
 	}
 	for _, s := range m.catalog.Snapshots {
 		m.count(int(s.Height)-1, s.Root, false)

@@ -13,6 +13,7 @@ const (
 	KindZero    Kind = 3 // a range that reads as zeroes and is not a hole
 	KindHeader  Kind = 4 // a slot of a summary that holds a batch header
 	KindPage    Kind = 5 // a map page
+	KindSize    Kind = 6 // a range by which the volume has grown: it ends where that does
 )
 
 // Entry is the inverse map of one record.
@@ -141,6 +142,8 @@ func (h *BatchHeader) Decode(b []byte) error {
 			data++
 		case KindDiscard, KindZero:
 			bad = e.Count == 0 || e.LBA+uint64(e.Count) > maxLBA
+		case KindSize:
+			bad = e.Count == 0 || e.LBA+uint64(e.Count) > MaxLogicalSize/ChunkSize || h.Kind != BatchLog
 		default:
 			bad = true
 		}

@@ -36,10 +36,11 @@
 //	 128  8  sequence of the first batch after P               136  4  incarnation
 //	 140  4  meta segment            144  4  next chunk in it   148  4  next meta segment
 //	 152  8  data chunks ever logged 160  8  mapped chunks     168  8  history_floor  176  8  trim_floor
-//	 184  8  catalog reference       192  4  catalog bytes      200  8  capacity, bytes, 0 = none
+//	 184  8  catalog reference       192  4  catalog bytes      200  8  capacity, bytes in use, 0 = none
 //	 208  8  free segments
 //	 216  8  jump: map root         224  8  its mapped chunks 232  8  its end, 0 = none   240  8  base    248  8  cursor
 //	 256  4  cold segment          260  4  next chunk in it, 0 = none                   264  8  live chunks of data
+//	 272  8  jump: its logical size, bytes, 0 = the volume's
 //	4092  4  crc of the 4092 bytes before
 //
 // Recovery takes the valid meta chunk with the greater sequence. Incarnation grows by one each time the
@@ -102,6 +103,7 @@
 //	+-------+------------+------+-------+-------+-------+
 //
 // kind 1 data: count is 1, crc is of the chunk. kind 2 discard, 3 zero: count chunks from lba, no data.
+// kind 6 size: the volume has grown by count chunks from lba on; in a jump epoch only their end tells something.
 // kind 5 map page: birth is the checkpoint sequence, lba the page's number in its level, count its tree.
 //
 // # Summary (segment.go)

@@ -59,6 +59,7 @@ type Jump struct {
 	End    Position // of the epoch; 0: there is none
 	Base   Position // the second map holds the source's content as of Base below
 	Cursor uint64   // this logical chunk, and from it on the mirror's own as of Position
+	Size   int64    // logical, bytes, that the epoch brings; 0: the volume's
 }
 
 const metaMagic = "CAWRMMET"
@@ -105,6 +106,7 @@ func (m *Meta) Encode(b []byte) {
 	le.PutUint32(b[256:], m.ColdSegment)
 	le.PutUint32(b[260:], m.ColdChunk)
 	le.PutUint64(b[264:], m.Live)
+	le.PutUint64(b[272:], uint64(m.Jump.Size))
 	seal(b)
 }
 
@@ -139,11 +141,12 @@ func DecodeMeta(b []byte) (Meta, error) {
 	m.CatalogLen = le.Uint32(b[192:])
 	m.Capacity = int64(le.Uint64(b[200:]))
 	m.Free = le.Uint64(b[208:])
-	m.Jump = Jump{Ref(le.Uint64(b[216:])), le.Uint64(b[224:]), Position(le.Uint64(b[232:])), Position(le.Uint64(b[240:])), le.Uint64(b[248:])}
+	m.Jump = Jump{Ref(le.Uint64(b[216:])), le.Uint64(b[224:]), Position(le.Uint64(b[232:])), Position(le.Uint64(b[240:])), le.Uint64(b[248:]), int64(le.Uint64(b[272:]))}
 	m.ColdSegment, m.ColdChunk = le.Uint32(b[256:]), le.Uint32(b[260:])
 	m.Live = le.Uint64(b[264:])
 	if m.Size < 0 || m.Size > MaxLogicalSize || m.Size%ChunkSize != 0 || m.MapHeight < 1 || m.MapHeight > 4 ||
-		m.SegHeight < 1 || m.SegHeight > 4 || m.CatalogLen > MaxCatalog || m.Segments > PhysLimit || m.Capacity < 0 {
+		m.SegHeight < 1 || m.SegHeight > 4 || m.CatalogLen > MaxCatalog || m.Segments > PhysLimit || m.Capacity < 0 ||
+		m.Jump.Size < 0 || m.Jump.Size > MaxLogicalSize || m.Jump.Size%ChunkSize != 0 {
 		return m, fmt.Errorf("meta chunk: %w", ErrInvalid)
 	}
 	return m, nil

@@ -129,7 +129,7 @@ func (h *Head) checkBody(entries []format.Entry, data int, lba *uint64) error {
 		case e.Kind == format.KindData:
 			chunks++
 			*lba = e.LBA + 1
-		case e.Kind != format.KindDiscard && e.Kind != format.KindZero:
+		case e.Kind != format.KindDiscard && e.Kind != format.KindZero && e.Kind != format.KindSize:
 			return fmt.Errorf("%w: entry %d is of kind %d", ErrInvalid, i, e.Kind)
 		}
 		next = e.LBA + uint64(e.Count)

@@ -189,7 +189,7 @@ func (rec *Records) check(data int) error {
 			if e.Count != 1 {
 				return bad("count", i)
 			}
-		case format.KindDiscard, format.KindZero:
+		case format.KindDiscard, format.KindZero, format.KindSize:
 			if e.Count == 0 {
 				return bad("count", i)
 			}

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"cawrm/aodi"
-	"cawrm/aodi/format"
 	"cawrm/cmd/internal/probe"
 	"cawrm/cmd/internal/value"
 )
@@ -89,15 +88,8 @@ func (f *createFlags) check(sized, bounded bool) error {
 		return usagef("give --size SIZE for a volume, or --mirror for an empty mirror")
 	case f.mirror:
 		return nil
-	case f.size <= 0:
-		return usagef("--size %s: a volume holds at least %d bytes", f.size, format.ChunkSize)
-	case f.size > format.MaxLogicalSize:
-		return usagef("--size %s: a volume has at most %s", f.size, value.Size(format.MaxLogicalSize))
-	case f.size%format.ChunkSize != 0:
-		up := (f.size + format.ChunkSize - 1) / format.ChunkSize * format.ChunkSize
-		return usagef("--size %s: it is not a multiple of %d bytes; the next larger size is %d", f.size, format.ChunkSize, up)
 	}
-	return nil
+	return checkSize(f.size)
 }
 
 // clear makes sure that a block device holds nothing; what a file holds is checked by aodi.

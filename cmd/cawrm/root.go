@@ -90,6 +90,7 @@ func commands() []*cobra.Command {
 		newMirror(),
 		newVerify(),
 		newGC(),
+		newResize(),
 		newPromote(),
 		newDemote(),
 		newSwitchover(),

@@ -4,6 +4,8 @@
 //	POST /v1/COMMAND    a command's own request and answer, which the daemon registers by name (Server.Handle):
 //	  mirror            MirrorRequest: add, remove, pause, resume or set a mirror
 //	  verify            VerifyRequest: compare a mirror with its source, and ask how far that is
+//	  gc                GCRequest: clean a volume, and ask how far that is
+//	  resize            ResizeRequest: another size, or another bound of the container; Resized
 //	  snapshot          SnapshotRequest: create, delete or list snapshots
 //	  clone             CloneRequest: make or delete a clone of a snapshot
 //	  volume            VolumeRequest: add or remove a volume; Changed
@@ -301,6 +303,23 @@ type GCState struct {
 	PhysicalBefore int64  `json:"physical_bytes_before"` // what the container took of its disk
 	PhysicalBytes  int64  `json:"physical_bytes"`
 	Error          string `json:"error,omitempty"` // why it ended early: what was cleaned till then is
+}
+
+// ResizeRequest gives a volume another size, or its container another bound.
+type ResizeRequest struct {
+	Volume   string `json:"volume"`
+	Size     int64  `json:"size,omitempty"`           // logical, bytes; 0: it stays
+	Capacity *int64 `json:"capacity_bytes,omitempty"` // 0: none; left out: it stays
+}
+
+// Resized answers a ResizeRequest.
+type Resized struct {
+	SizeBefore     int64  `json:"size_before"`
+	Size           int64  `json:"size"`
+	CapacityBefore int64  `json:"capacity_bytes_before"`
+	Capacity       int64  `json:"capacity_bytes"`
+	LeastCapacity  int64  `json:"least_capacity_bytes"`  // for what is live now
+	CleanFirst     string `json:"clean_first,omitempty"` // why the capacity is not that yet: more is in use, and gc may help
 }
 
 // Received is what became of a delta file.

@@ -145,6 +145,7 @@ func (d *daemon) prepare() error {
 	d.control.Handle("role", control.Command(d.changeRole))
 	d.control.Handle("verify", control.Command(d.verify))
 	d.control.Handle("gc", control.Command(d.clean))
+	d.control.Handle("resize", control.Command(d.resize))
 	d.control.Handle("snapshot", control.Command(d.changeSnapshot))
 	d.control.Handle("clone", control.Command(d.changeClone))
 	d.control.Handle("volume", control.Command(d.changeVolume))
