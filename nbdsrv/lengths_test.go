@@ -3,7 +3,9 @@ package nbdsrv_test
 import (
 	"bytes"
 	"encoding/binary"
+	"net"
 	"testing"
+	"time"
 
 	"cawrm/nbdsrv"
 )
@@ -120,6 +122,26 @@ func TestOutOfRange(t *testing.T) { // 30
 				t.Fatal("changed by a refused write")
 			}
 		}
+	})
+}
+
+// TestRefusedAfterItsPayload ensures that a write is not answered while its payload is still being sent: on a connection
+// without a buffer an answer that nobody reads yet would hold up both sides.
+func TestRefusedAfterItsPayload(t *testing.T) { // 30
+	h := serve(t, nbdsrv.Config{}, nbdsrv.Export{Device: newMemDev(mib)})
+	l := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+	h.listen(l)
+	eachMode(t, func(t *testing.T, mode int) {
+		near, far := net.Pipe()
+		defer near.Close()
+		_ = near.SetDeadline(time.Now().Add(patience))
+		l.conns <- far
+		c := &client{t: t, nc: near, replies: map[uint64]*reply{}}
+		c.greeting(3)
+		c.negotiate(mode, "")
+		c.must(enospc, req{typ: cmdWrite, off: mib - 100, payload: make([]byte, 2*mib)})
+		c.must(einval, req{typ: cmdWrite, flags: 1 << 9, payload: make([]byte, 2*mib)})
+		c.write(0, []byte("in sync"), 0)
 	})
 }
 

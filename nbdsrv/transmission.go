@@ -64,8 +64,12 @@ func (c *conn) serve(r *request) error {
 		}
 	}
 	if refused.code != 0 {
+		// The payload first: libnbd takes the answer to what it is still sending for one to nothing, and hangs up.
+		if err := c.skip(n); err != nil {
+			return err
+		}
 		c.refuse(r, refused)
-		return c.skip(n)
+		return nil
 	}
 	switch r.typ {
 	case protocol.TRANSMISSION_TYPE_REQUEST_READ:
