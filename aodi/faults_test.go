@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cawrm/aodi"
 	"cawrm/aodi/disk"
 	"cawrm/aodi/format"
@@ -191,6 +193,10 @@ func TestOpenErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, path, says string
 	}{
@@ -203,6 +209,9 @@ func TestOpenErrors(t *testing.T) {
 		{"damaged super chunk", edit("super", func(b []byte) []byte { b[40] ^= 1; return b }), "checksum"},
 		{"damaged checkpoints", edit("meta", func(b []byte) []byte { b[chunk+100] ^= 1; b[2*chunk+100] ^= 1; return b }), "no valid checkpoint"},
 		{"truncated", edit("short", func(b []byte) []byte { return b[:len(b)/2] }), "truncated"},
+		{"truncated behind the super chunk", edit("shorter", func(b []byte) []byte { return b[:5000] }), "truncated"},
+		{"truncated in the super chunk", edit("shortest", func(b []byte) []byte { return b[:9] }), "truncated"},
+		{"a pipe", pipe, "regular file or a block device"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, err := aodi.Open(c.path, aodi.Options{})
@@ -217,6 +226,9 @@ func TestOpenErrors(t *testing.T) {
 	}
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if err := aodi.Create(pipe, aodi.CreateOptions{Size: 1 << 30}); err == nil || !strings.Contains(err.Error(), "regular file or a block device") {
+		t.Fatalf("create in a pipe: %v", err)
 	}
 	if err := aodi.Create(good, aodi.CreateOptions{Size: 1 << 30}); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Fatalf("create over a container: %v", err)

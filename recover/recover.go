@@ -32,14 +32,17 @@ func Tag(u format.UUID) uint64 {
 // Newest reads the super chunk and the newest valid checkpoint.
 // Errors wrap format.ErrMagic (not a container), ErrVersion, ErrChecksum, and say what to do.
 func Newest(d disk.Disk) (*Container, error) {
-	if d.Size() < format.DataStart*format.ChunkSize {
-		return nil, fmt.Errorf("%s: not a cawrm container (%d bytes long): %w; make one with `cawrm create`", d.Name(), d.Size(), format.ErrMagic)
-	}
 	b := make([]byte, format.ChunkSize)
-	if err := d.ReadAt(b, 0); err != nil {
+	if err := d.ReadAt(b[:min(d.Size(), format.ChunkSize)], 0); err != nil {
 		return nil, err
 	}
 	super, err := format.DecodeSuper(b)
+	if short := d.Size() < format.DataStart*format.ChunkSize; short && errors.Is(err, format.ErrMagic) {
+		return nil, fmt.Errorf("%s: not a cawrm container (%d bytes long): %w; make one with `cawrm create`", d.Name(), d.Size(), format.ErrMagic)
+	} else if short {
+		return nil, fmt.Errorf("%s: truncated: a container has at least %d bytes, this one ends at %d; restore its full length, or the container from a mirror",
+			d.Name(), format.DataStart*format.ChunkSize, d.Size())
+	}
 	if err != nil {
 		return nil, explain(d, "super chunk", err)
 	}

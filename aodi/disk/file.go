@@ -59,7 +59,7 @@ func openFile(path string, readOnly, create bool) (*File, error) {
 	switch {
 	case err != nil && !(create && errors.Is(err, os.ErrNotExist)):
 		return nil, err
-	case device && st.Mode()&os.ModeCharDevice != 0, err == nil && st.IsDir():
+	case err == nil && !st.Mode().IsRegular() && st.Mode().Type() != os.ModeDevice: // a pipe would wait for whoever writes to it
 		return nil, fmt.Errorf("%s: a container is a regular file or a block device", path)
 	case device && !readOnly:
 		flags |= unix.O_EXCL // the kernel refuses a device that is mounted or part of something
