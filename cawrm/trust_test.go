@@ -177,6 +177,8 @@ func TestReplay(t *testing.T) {
 			}
 			synced(t, v, m)
 			m.Close()
+			gone := func() bool { return !s.peer.Status()[0].Connected }
+			eventually(t, "the peer notices", gone, func() any { return s.peer.Status() })
 			before, _ := s.v.Pointers()
 			sameContent(t, v, s.v)
 
@@ -185,7 +187,7 @@ func TestReplay(t *testing.T) {
 			_, _ = c.Write(line.bytes())
 			check(t, c.SetReadDeadline(time.Now().Add(5*time.Second)))
 			_, _ = io.Copy(io.Discard, c)
-			if p, _ := s.v.Pointers(); p != before || s.peer.Status()[0].Connected {
+			if p, _ := s.v.Pointers(); p != before || !gone() {
 				t.Errorf("the mirror went from %d to %d", before, p)
 			}
 			if !strings.Contains(s.logs.String(), "connection refused") {
