@@ -21,6 +21,11 @@
 //	                   mirrors over a bad line; outside, a clone of the mirror at
 //	                   random moments, checked by e2fsck, and a promotion
 //
+//	TestPostgres       postgres.sh: a database under pgbench on a volume whose
+//	                   mirror is in flush mode; its source is killed, the mirror
+//	                   promoted, and the database opens there with every row
+//	                   whose COMMIT was answered
+//
 //	TestLines          line.sh: the ways in which wan makes a line, netem among
 //	                   them, measured beside each other
 //

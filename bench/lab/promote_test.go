@@ -176,6 +176,12 @@ func (p *promotion) takeOver() {
 	defer cancel()
 	p.check(p.source.WaitSynced(ctx))
 	p.source.Kill()
+	p.promote(ctx)
+}
+
+// promote makes the mirror the primary, as soon as it takes its source for lost.
+func (p *promotion) promote(ctx context.Context) {
+	p.t.Helper()
 	for {
 		_, err := p.mirror.Run("promote", "vol", "--control", p.mirror.Control)
 		if err == nil {
