@@ -18,6 +18,7 @@ import (
 
 	"cawrm/bench/paper"
 	"cawrm/bench/report"
+	"cawrm/cmd/internal/show"
 	"cawrm/cmd/internal/value"
 	"cawrm/wan"
 )
@@ -114,9 +115,8 @@ func (f *benchFlags) deliver(c *cobra.Command, name, title string, caveats []str
 // benchProgress tells what goes on: in one line of a terminal, else a line for each step.
 func benchProgress(c *cobra.Command) (progress func(string), clear func()) {
 	start := time.Now()
-	if terminalOf(c.ErrOrStderr()) != nil {
-		show, clear := progressLine(os.Stderr)
-		return func(text string) { show(fmt.Sprintf("%4.0f s  %s", time.Since(start).Seconds(), text), 0, 0) }, clear
+	if meter := show.NewMeter(c.ErrOrStderr()); meter.Shown() {
+		return func(text string) { meter.Step(text, 0, 0) }, meter.Close
 	}
 	last := ""
 	return func(text string) {

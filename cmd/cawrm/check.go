@@ -2,11 +2,10 @@ package main
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"cawrm/cmd/internal/show"
 	recovery "cawrm/recover"
 )
 
@@ -42,12 +41,10 @@ holds now; 1: something remains. Data that do not match their checksums remain: 
 }
 
 func check(c *cobra.Command, path string, o recovery.CheckOptions, asJSON jsonFlag) error {
-	clear := func() {}
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		o.Progress, clear = progressLine(os.Stderr)
-	}
+	meter := show.NewMeter(c.ErrOrStderr())
+	o.Progress = meter.Step
 	report, err := recovery.CheckFile(path, o)
-	clear()
+	meter.Close()
 	if err != nil {
 		return err
 	}
@@ -68,7 +65,10 @@ func check(c *cobra.Command, path string, o recovery.CheckOptions, asJSON jsonFl
 
 // mend is check --repair.
 func mend(c *cobra.Command, path string, o recovery.CheckOptions, asJSON jsonFlag) error {
+	meter := show.NewMeter(c.ErrOrStderr())
+	o.Progress = meter.Step
 	r, err := recovery.RepairFile(path, o)
+	meter.Close()
 	if err != nil {
 		return err
 	}
@@ -81,25 +81,4 @@ func mend(c *cobra.Command, path string, o recovery.CheckOptions, asJSON jsonFla
 		err = errSaid
 	}
 	return err
-}
-
-// progressLine shows progress in one line of a terminal; clear takes it away.
-func progressLine(w *os.File) (progress func(stage string, done, total int64), clear func()) {
-	shown := ""
-	progress = func(stage string, done, total int64) {
-		text := stage
-		if total > 0 {
-			text = fmt.Sprintf("%s %d%%", stage, 100*done/total)
-		}
-		if text != shown {
-			shown = text
-			fmt.Fprintf(w, "\r\x1b[K%s", text)
-		}
-	}
-	clear = func() {
-		if shown != "" {
-			fmt.Fprint(w, "\r\x1b[K")
-		}
-	}
-	return progress, clear
 }

@@ -9,6 +9,7 @@ import (
 
 	"cawrm/aodi"
 	"cawrm/cmd/internal/probe"
+	"cawrm/cmd/internal/show"
 	"cawrm/cmd/internal/value"
 )
 
@@ -64,7 +65,11 @@ func (f *createFlags) run(c *cobra.Command, path string) error {
 	if err := f.clear(path); err != nil {
 		return err
 	}
-	if err := aodi.Create(path, aodi.CreateOptions{Size: int64(f.size), Capacity: int64(f.capacity), Mirror: f.mirror}); err != nil {
+	meter := show.NewMeter(c.ErrOrStderr())
+	meter.Step("creating", 0, 0)
+	err := aodi.Create(path, aodi.CreateOptions{Size: int64(f.size), Capacity: int64(f.capacity), Mirror: f.mirror})
+	meter.Close()
+	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
 	if f.mirror {

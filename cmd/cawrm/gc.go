@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/show"
@@ -20,7 +18,7 @@ import (
 
 func newGC() *cobra.Command {
 	var f controlFlag
-	asJSON := false
+	var asJSON jsonFlag
 	c := &cobra.Command{
 		Use:   "gc NAME",
 		Short: "Clean a volume now, and give the space to the file system",
@@ -41,16 +39,13 @@ history and cuts that are being shipped need stays. An interrupt ends it; what w
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(c.OutOrStdout())
-				enc.SetEscapeHTML(false)
-				enc.SetIndent("", "  ")
-				return enc.Encode(s)
+				return printJSON(c, s)
 			}
 			return printGC(c.OutOrStdout(), args[0], s)
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	asJSON.add(c)
 	return c
 }
 
@@ -58,11 +53,9 @@ history and cuts that are being shipped need stays. An interrupt ends it; what w
 func waitGC(client *control.Client, volume string) (s control.GCState, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	progress, clear := func(string, int64, int64) {}, func() {}
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		progress, clear = progressLine(os.Stderr)
-	}
-	defer clear()
+	client.Waiting = nil // it has a line of its own
+	meter := show.NewMeter(os.Stderr)
+	defer meter.Close()
 	r := control.GCRequest{Volume: volume, Op: "start"}
 	for {
 		if err := client.Call(context.Background(), "gc", r, &s); err != nil {
@@ -71,7 +64,7 @@ func waitGC(client *control.Client, volume string) (s control.GCState, err error
 		if !s.Running {
 			break
 		}
-		progress(fmt.Sprintf("cleaning: %d segments, %s of garbage left", s.Segments, show.Bytes(s.GarbageBytes)), 0, 0)
+		meter.Step(fmt.Sprintf("cleaning: %d segments, %s of garbage left", s.Segments, show.Bytes(s.GarbageBytes)), 0, 0)
 		r.Op = "get"
 		select {
 		case <-time.After(verifyEvery):

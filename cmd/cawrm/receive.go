@@ -16,6 +16,7 @@ import (
 	"cawrm/aodi"
 	"cawrm/cawrm"
 	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/show"
 )
 
 func newReceive() *cobra.Command {
@@ -76,10 +77,25 @@ func (f *controlFlag) receive(in io.Reader, name string) (got control.Received, 
 	if err != nil {
 		return got, err
 	}
+	meter := show.NewMeter(os.Stderr)
+	defer meter.Close()
+	in = meter.Reader(in, "receiving", fileSize(in))
 	if served != "" {
 		return got, client.Receive(context.Background(), "receive", url.Values{"volume": {served}}, in, &got)
 	}
 	return receiveInto(name, in)
+}
+
+// fileSize is the size of a file; 0 of a pipe.
+func fileSize(r io.Reader) int64 {
+	file, ok := r.(*os.File)
+	if !ok {
+		return 0
+	}
+	if st, err := file.Stat(); err == nil && st.Mode().IsRegular() {
+		return st.Size()
+	}
+	return 0
 }
 
 // servedAs finds the volume that a daemon serves by that name, or from that path; "": it is a path of nobody's.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,7 @@ type resizeFlags struct {
 	control  controlFlag
 	size     value.Size
 	capacity string
-	json     bool
+	json     jsonFlag
 }
 
 func newResize() *cobra.Command {
@@ -45,7 +44,7 @@ cleaned first if more is in use. A file keeps its length and gets holes. Each si
 	f.control.add(c)
 	c.Flags().Var(&f.size, "size", "logical size, larger than before")
 	c.Flags().StringVar(&f.capacity, "capacity", "", "bound of the container, or none")
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	f.json.add(c)
 	return c
 }
 
@@ -81,9 +80,7 @@ func (f *resizeFlags) run(c *cobra.Command, name string) error {
 		return err
 	}
 	if f.json {
-		enc := json.NewEncoder(c.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(a)
+		return printJSON(c, a)
 	}
 	return printResized(c.OutOrStdout(), name, r, a)
 }

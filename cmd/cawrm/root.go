@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/show"
 	"cawrm/cmd/internal/value"
 )
 
@@ -156,10 +157,17 @@ func (f *controlFlag) client() (*control.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	paths := []string{a.Address}
 	if a.IsZero() {
-		return control.NewClient(control.SearchPaths()...), nil
+		paths = control.SearchPaths()
 	}
-	return control.NewClient(a.Address), nil
+	client := control.NewClient(paths...)
+	client.Waiting = func(command string) func() {
+		meter := show.NewMeter(os.Stderr)
+		meter.Step("waiting for the daemon: "+command, 0, 0)
+		return meter.Close
+	}
+	return client, nil
 }
 
 // exactArgs checks the number of arguments and names the one that is missing.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"cawrm/cawrm"
+	"cawrm/cmd/internal/show"
 )
 
 func newSend() *cobra.Command {
@@ -73,7 +74,10 @@ func (f *controlFlag) send(out io.Writer, args []string, resume string) error {
 		return err
 	}
 	defer client.Close()
-	if err := client.Send(context.Background(), "send", q, out); err != nil {
+	meter := show.NewMeter(os.Stderr)
+	err = client.Send(context.Background(), "send", q, meter.Writer(out, "sending"))
+	meter.Close()
+	if err != nil {
 		return fmt.Errorf("send %s: %w", args[len(args)-1], err)
 	}
 	return nil

@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"io"
-	"os"
 	"os/signal"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/show"
@@ -34,6 +31,8 @@ func newStatus() *cobra.Command {
 		Long: `Show a line for each volume and one for each mirror of a running daemon: pointers into the log, how far each
 mirror is behind in records, bytes and seconds, and why while its link is down.
 
+With --watch it takes the screen and shows it each second; q or Ctrl-C leaves. Where the output is no terminal, one follows the other.
+
 NAME is the --name given to serve. --json prints the same as one JSON object, with --watch one in each line.`,
 		Example: `  cawrm status
   cawrm status db --watch
@@ -43,7 +42,7 @@ NAME is the --name given to serve. --json prints the same as one JSON object, wi
 	}
 	f.control.add(c)
 	f.json.add(c)
-	c.Flags().BoolVar(&f.watch, "watch", false, "show it again each second until interrupted")
+	c.Flags().BoolVar(&f.watch, "watch", false, "show it again each second, until q is typed or it is interrupted")
 	return c
 }
 
@@ -65,9 +64,11 @@ func (f *statusFlags) run(c *cobra.Command, name string) error {
 		_, err = out.Write([]byte(text))
 		return err
 	}
-	window := terminalOf(out)
-	if f.json {
-		window = nil
+	var window *show.Terminal
+	if !f.json {
+		terminal, restore := terminalOf(out, c.InOrStdin())
+		defer restore()
+		window = terminal
 	}
 	return show.Watch(ctx, out, window, watchEvery, func(ctx context.Context) string {
 		text, err := f.text(ctx, client, name)
@@ -79,21 +80,6 @@ func (f *statusFlags) run(c *cobra.Command, name string) error {
 		}
 		return err.Error() + "\n"
 	})
-}
-
-// terminalOf is nil when w is not a terminal.
-func terminalOf(w io.Writer) show.Terminal {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil
-	}
-	return func() (columns, lines int) {
-		columns, lines, err := term.GetSize(int(f.Fd()))
-		if err != nil || columns <= 0 || lines <= 0 {
-			return 80, 24
-		}
-		return columns, lines
-	}
 }
 
 // text is one frame.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/show"
@@ -66,11 +65,9 @@ has; one that both sites can read and that is not the same is sent again, as the
 func waitVerify(client *control.Client, r control.VerifyRequest) (s control.VerifyState, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	progress, clear := func(string, int64, int64) {}, func() {}
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		progress, clear = progressLine(os.Stderr)
-	}
-	defer clear()
+	client.Waiting = nil // it has a line of its own
+	meter := show.NewMeter(os.Stderr)
+	defer meter.Close()
 	r.Op = "start"
 	for {
 		if err := client.Call(context.Background(), "verify", r, &s); err != nil {
@@ -79,7 +76,7 @@ func waitVerify(client *control.Client, r control.VerifyRequest) (s control.Veri
 		if !s.Running {
 			break
 		}
-		progress("comparing", s.DoneBytes, s.Size)
+		meter.Step("comparing", s.DoneBytes, s.Size)
 		r.Op = "get"
 		select {
 		case <-time.After(verifyEvery):

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"os/signal"
 	"strings"
 	"time"
@@ -218,13 +217,10 @@ func (f *wanShowFlags) run(c *cobra.Command, names []string) error {
 		if f.noMeasure {
 			break
 		}
-		progress, clear := func(string, int64, int64) {}, func() {}
-		if terminalOf(c.ErrOrStderr()) != nil {
-			progress, clear = progressLine(os.Stderr)
-		}
-		progress("measuring "+rows[i].Name, 0, 0)
+		meter := show.NewMeter(c.ErrOrStderr())
+		meter.Step("measuring "+rows[i].Name, 0, 0)
 		err := rows[i].measure(ctx, wan.Mode(f.mode.Value))
-		clear()
+		meter.Close()
 		if err != nil {
 			return fmt.Errorf("wan: %s: %w", rows[i].Name, err)
 		}

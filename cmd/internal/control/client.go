@@ -26,6 +26,9 @@ const maxAnswer = 64 << 20
 type Client struct {
 	paths []string
 	http  http.Client
+
+	// Waiting is told of each command, and its answer when that is over; nil: nobody is.
+	Waiting func(command string) (over func())
 }
 
 // NewClient makes a client of the daemon at one of the sockets, tried in order at each connection, so that
@@ -87,6 +90,9 @@ func (c *Client) Call(ctx context.Context, command string, request, answer any) 
 	}
 	if answer == nil {
 		answer = new(json.RawMessage)
+	}
+	if c.Waiting != nil {
+		defer c.Waiting(command)()
 	}
 	patient := c.http
 	patient.Timeout = 0

@@ -1,3 +1,3 @@
 // Package show renders a daemon's status for people: bytes, times, tables, progress. It is text in, text out;
-// only Watch writes to a terminal.
+// only Watch and Meter write to a terminal.
 package show

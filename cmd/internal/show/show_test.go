@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cawrm/cmd/internal/control"
@@ -126,36 +127,47 @@ func TestProgressIsNotRoundedUp(t *testing.T) {
 	}
 }
 
+// TestWatch: a frame takes the place of the one before on a screen of its own, which is given back however it ends; a window that
+// changes is drawn anew, one that is too small is told so; and on a pipe frames follow each other.
 func TestWatch(t *testing.T) {
 	const enter, leave = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+	const all, tiny = "\x1b[Habc\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J", "\x1b[Hab\x1b[K\n..\x1b[K\n\x1b[J"
 	for _, c := range []struct {
-		name     string
-		terminal show.Terminal
-		want     string
+		name           string
+		columns, lines int // 0: no terminal
+		key            byte
+		resize         bool
+		want           string
 	}{
-		{"pipe", nil, "abc\nb\nc\n\nabc\nb\nc\n"},
-		{
-			"terminal", func() (int, int) { return 80, 24 },
-			enter + "\x1b[2J\x1b[Habc\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J" + "\x1b[Habc\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J" + leave,
-		},
-		{
-			"tiny terminal", func() (int, int) { return 2, 3 },
-			enter + "\x1b[2J\x1b[Hab\x1b[K\nb\x1b[K\n\x1b[J" + "\x1b[Hab\x1b[K\nb\x1b[K\n\x1b[J" + leave,
-		},
+		{name: "pipe", want: "abc\nb\nc\n\nabc\nb\nc\n"},
+		{name: "terminal", columns: 80, lines: 24, want: enter + "\x1b[2J" + all + all + leave},
+		{name: "tiny terminal", columns: 2, lines: 3, want: enter + "\x1b[2J" + tiny + tiny + leave},
+		{name: "q", columns: 80, lines: 24, key: 'q', want: enter + "\x1b[2J" + all + leave},
+		{name: "Ctrl-C", columns: 80, lines: 24, key: 3, want: enter + "\x1b[2J" + all + leave},
+		{name: "another key", columns: 80, lines: 24, key: 'x', want: enter + "\x1b[2J" + all + all + all + leave},
+		{name: "resize", columns: 80, lines: 24, resize: true, want: enter + "\x1b[2J" + all + "\x1b[2J" + all + all + leave},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(context.Background())
-			var out strings.Builder
-			frames := 0
-			err := show.Watch(ctx, &out, c.terminal, time.Millisecond, func(context.Context) string {
-				if frames++; frames == 3 {
-					cancel()
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+				defer cancel()
+				var terminal *show.Terminal
+				if c.columns > 0 {
+					keys, resized := make(chan byte, 1), make(chan struct{}, 1)
+					terminal = &show.Terminal{Size: func() (int, int) { return c.columns, c.lines }, Keys: keys, Resized: resized}
+					if c.key != 0 {
+						time.AfterFunc(500*time.Millisecond, func() { keys <- c.key })
+					}
+					if c.resize {
+						time.AfterFunc(500*time.Millisecond, func() { resized <- struct{}{} })
+					}
 				}
-				return "abc\nb\nc\n"
+				var out strings.Builder
+				err := show.Watch(ctx, &out, terminal, time.Second, func(context.Context) string { return "abc\nb\nc\n" })
+				if err != nil || out.String() != c.want {
+					t.Errorf("%v, %q\nwant %q", err, out.String(), c.want)
+				}
 			})
-			if err != nil || out.String() != c.want {
-				t.Errorf("%v, %q\nwant %q", err, out.String(), c.want)
-			}
 		})
 	}
 }
