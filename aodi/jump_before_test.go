@@ -49,7 +49,7 @@ func (p *jumpPair) showsWhatItShowed(d disk.Disk) error {
 	}
 	defer v.Close()
 	at, _ := v.Pointers()
-	upTo := &history{chunks: p.h.chunks, ops: p.h.ops[:at]}
+	upTo := p.h.until(int(at))
 	if got := upTo.prefixOf(p.t, v); !sameState(upTo, got) {
 		p.t.Fatalf("without its newest meta chunk, at %d, it shows the first %d records", at, got)
 	}

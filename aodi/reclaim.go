@@ -62,6 +62,12 @@ func (v *Volume) dropResidentLocked(seg uint32) {
 	v.resident = left
 }
 
+func (v *Volume) hasKept() bool {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	return len(v.segs.kept) > 0
+}
+
 // punch gives back the space of all free segments but the keep youngest.
 func (v *Volume) punch(keep int) {
 	for {
@@ -136,6 +142,7 @@ func (v *Volume) rest() error {
 			err = v.Checkpoint()
 		}
 	}
+	v.releaseSpares()
 	v.punch(0)
 	return err
 }
