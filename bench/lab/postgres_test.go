@@ -73,6 +73,8 @@ func TestPostgres(t *testing.T) {
 		m.finish()
 		t.FailNow()
 	}
+	p.link.Stall(true) // a mirror that nobody waits for would lack what is answered from now on
+	time.Sleep(2 * time.Second)
 	p.source.Kill()
 	time.Sleep(time.Second) // what was answered before is told; nothing can be answered any more
 	m.kill()
