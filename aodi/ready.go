@@ -197,14 +197,19 @@ func (v *Volume) releaseSpares() {
 	}
 }
 
-func (v *Volume) makeReady(seg uint32, zero bool) error {
-	off, n := int64(v.geo.Phys(seg, 0))*format.ChunkSize, v.geo.SegmentBytes()
+// reserve makes free segments that still have their space give it up when the file system has no more.
+func (v *Volume) reserve(off, n int64) error {
 	err := v.d.Reserve(off, n)
 	if errors.Is(err, syscall.ENOSPC) && v.hasKept() {
-		v.punch(0) // the file system is full, and free segments still have some of its space
+		v.punch(0)
 		err = v.d.Reserve(off, n)
 	}
-	if err != nil {
+	return err
+}
+
+func (v *Volume) makeReady(seg uint32, zero bool) error {
+	off, n := int64(v.geo.Phys(seg, 0))*format.ChunkSize, v.geo.SegmentBytes()
+	if err := v.reserve(off, n); err != nil {
 		return err
 	}
 	if zero {
