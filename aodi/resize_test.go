@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -175,8 +176,8 @@ func TestResizeHistory(t *testing.T) {
 	d := newDisk(t, 1<<30)
 	create(t, d, 100*chunk, 32)
 	opt := quiet
-	now := time.Unix(1e9, 0)
-	opt.Now = func() time.Time { return now }
+	now, seconds := time.Unix(1e9, 0), atomic.Int64{} // its goroutines ask too
+	opt.Now = func() time.Time { return now.Add(time.Duration(seconds.Load()) * time.Second) }
 	opt.History = aodi.HistoryWindow{Age: time.Hour}
 	v := open(t, d, opt)
 	must := func(err error) {
@@ -189,12 +190,12 @@ func TestResizeHistory(t *testing.T) {
 		t.Helper()
 		must(err)
 		must(v.Flush())
-		at := now
-		now = now.Add(time.Second)
+		at := opt.Now()
+		seconds.Add(1)
 		return at
 	}
 	must(v.Checkpoint())
-	now = now.Add(time.Second)
+	seconds.Add(1)
 	before := step(v.WriteAt(stamped(1), 0, false))
 	grew := step(v.Resize(high))
 	after := step(v.WriteAt(stamped(2), high-chunk, false))
