@@ -26,6 +26,39 @@ func stagedBatch(first aodi.Position, n int, lba func(i int) uint64, seed uint64
 	return b
 }
 
+// TestJumpGivenUpInASegment ensures that a segment which begins with a part of a jump epoch that was given up, and goes on with
+// epochs in the order of the log, is what the checker takes for sound.
+func TestJumpGivenUpInASegment(t *testing.T) {
+	ds, dm := newDisk(t, 1<<30), newDisk(t, 1<<30)
+	create(t, ds, 1<<30, 64)
+	src := open(t, ds, quiet)
+	defer src.Close()
+	dst := newMirror(t, dm, 32, src, quiet)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := func(i int) uint64 { return uint64(i) }
+	part := stagedBatch(0, 3, at, 1)
+	part.End, part.Jump = 500, true
+	for i := range part.Entries {
+		part.Entries[i].Birth = 490 + aodi.Position(i)
+	}
+	must(dst.Stage(part, false))
+	must(dst.Unstage())
+	_, err := dst.Follow(src.Info().Lineage, false, false, "") // an older source, which has not got so far
+	must(err)
+	for i := range 6 {
+		must(dst.Stage(stagedBatch(aodi.Position(10*i), 10, at, uint64(1000*i)), true))
+		_, err := dst.Commit()
+		must(err)
+	}
+	must(dst.Close())
+	check(t, dm)
+}
+
 // TestVoidSegmentIsHeld ensures that a segment which holds only void batches is not given to map pages before a
 // checkpoint that does not lead through it is durable: a second crash would end the log there.
 func TestVoidSegmentIsHeld(t *testing.T) {

@@ -116,6 +116,7 @@ type batchWalk struct {
 	sum  *format.Summary // nil: slots are filled from the headers
 	max  format.Position // 1 + the greatest birth that counts
 	held format.Position // the same for batches that nothing has committed yet
+	jump bool            // which are of a jump epoch
 }
 
 func (w *batchWalk) run() {
@@ -209,10 +210,11 @@ func (w *batchWalk) births(at uint32) {
 	if !ok {
 		w.k.rep.bad(17, "%s: batch %d of positions [%d, %d) has births that are outside or do not grow", w.k.at(w.seg, at), h.Seq, h.First, h.End)
 	}
-	if h.Flags&format.FlagRestart != 0 {
+	jump := h.Flags&format.FlagJump != 0
+	if h.Flags&format.FlagRestart != 0 || w.jump && !jump { // a jump epoch that the log goes on behind in order was given up
 		w.held = 0
 	}
-	if len(h.Entries) > 0 {
+	if w.jump = jump; len(h.Entries) > 0 {
 		w.held = max(w.held, last+1)
 	}
 	if h.Commits() {
