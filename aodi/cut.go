@@ -32,12 +32,11 @@ type Cut struct {
 	also      ranges          // whatever their age, these are shipped: the mirror has something else there
 	first     Position        // where the mirror stands, and the epoch begins: at From, or beyond it on a branch of its own
 	fresh     bool            // the mirror holds nothing yet: holes need not be shipped
-	base      Position        // the mirror has got the chunks below cursor as of base
-	cursor    uint64
-	sized     bool   // the size was told
-	dataDone  bool   // the pass over data is over, that over gone goes on
-	at        uint64 // next logical chunk of the pass
-	range_    int    // next of gone
+	got       format.Reached  // what the mirror has of an epoch that was interrupted
+	sized     bool            // the size was told
+	dataDone  bool            // the pass over data is over, that over gone goes on
+	at        uint64          // next logical chunk of the pass
+	range_    int             // next of gone
 	births    map[uint32][]format.Entry
 }
 
@@ -50,10 +49,9 @@ var ErrCutGone = errors.New("the cut was given up: its space was needed")
 // CutFrom says what a mirror has got already.
 type CutFrom struct {
 	Position Position
-	Fresh    bool     // it holds nothing
-	Base     Position // of an epoch that was interrupted it has got the chunks below Cursor, as of Base
-	Cursor   uint64
-	Snapshot string // the cut is to be that snapshot; "": the present
+	Fresh    bool           // it holds nothing
+	Got      format.Reached // of an epoch that was interrupted
+	Snapshot string         // the cut is to be that snapshot; "": the present
 
 	// A mirror that went its own way stands at Position, and since Fork has written in Ranges what this volume has not.
 	Diverged bool
@@ -84,14 +82,13 @@ func (v *Volume) newCut(from CutFrom) (*Cut, error) {
 		return nil, err
 	}
 	m := &f.meta
-	c := &Cut{From: from.Position, first: from.Position, fresh: from.Fresh, base: max(from.Base, from.Position), cursor: from.Cursor, End: m.Position, Bytes: int64(m.Logged) * chunkSize, Time: m.Time, v: v, log: m.Log, cold: format.LogPlace{Segment: m.ColdSegment, Chunk: m.ColdChunk},
+	c := &Cut{From: from.Position, first: from.Position, fresh: from.Fresh, got: slices.Clone(from.Got), End: m.Position, Bytes: int64(m.Logged) * chunkSize, Time: m.Time, v: v, log: m.Log, cold: format.LogPlace{Segment: m.ColdSegment, Chunk: m.ColdChunk},
 		chunks: uint64(m.Size) / chunkSize, births: map[uint32][]format.Entry{},
 		hold: &hold{from: from.Position, young: map[uint32]bool{}, yields: true},
 		fwd:  tree{id: treeMap, pages: v.pages, root: m.MapRoot, height: int(m.MapHeight)},
 		segs: tree{id: treeSegment, pages: v.pages, root: m.SegRoot, height: int(m.SegHeight)}}
 	if from.Diverged {
 		c.From, c.hold.from, c.fresh = from.Fork, 0, false
-		c.base = max(from.Base, c.From)
 		for _, r := range from.Ranges {
 			c.also = append(c.also, span{r.First, min(r.End, c.chunks)})
 		}
@@ -338,7 +335,7 @@ func (c *Cut) born(lba uint64, r ref) (format.Entry, error) {
 	if e.Kind != format.KindData || e.LBA != lba || !r.Matches(e.CRC) || e.Birth >= c.End {
 		return e, &CorruptError{Disk: c.v.d.Name(), What: "inverse map", LBA: lba, Offset: int64(c.v.geo.Phys(seg, c.v.geo.Slots())) * chunkSize}
 	}
-	if e.Birth < c.From && !also || lba < c.cursor && e.Birth < c.base {
+	if e.Birth < c.From && !also || e.Birth < c.got.Base(lba) {
 		return format.Entry{}, nil // the mirror has it
 	}
 	return e, nil

@@ -21,7 +21,7 @@ import (
 func copyLog(t *testing.T, src, dst *aodi.Volume, limit aodi.Position, maxBytes, n int) {
 	t.Helper()
 	end, _ := dst.Pointers()
-	if _, _, partial := dst.Coming(); partial || end < src.HistoryFloor() {
+	if dst.Coming() != nil || end < src.HistoryFloor() {
 		copyCut(t, src, dst, maxBytes)
 		return
 	}
@@ -465,8 +465,8 @@ func TestEpochIsNeverShownInPart(t *testing.T) {
 // cutFrom says where a mirror stands.
 func cutFrom(dst *aodi.Volume) aodi.CutFrom {
 	at, _ := dst.Pointers()
-	base, cursor, partial := dst.Coming()
-	return aodi.CutFrom{Position: at, Base: base, Cursor: cursor, Fresh: at == 0 && !partial}
+	got := dst.Coming()
+	return aodi.CutFrom{Position: at, Got: got, Fresh: at == 0 && got == nil}
 }
 
 // copyCut ships one jump epoch from where the mirror stands, as the sync loop does.

@@ -2,6 +2,7 @@ package aodi
 
 import (
 	"fmt"
+	"slices"
 
 	"cawrm/aodi/format"
 )
@@ -36,18 +37,17 @@ func (h *head) passed(level uint8, index uint64) bool { return (index+1)<<(fanBi
 // interrupted goes on where it stopped, whichever side was restarted.
 type coming struct {
 	head
-	end    Position // of the epoch
-	base   Position // what the source's chunks below cursor are as of, at least
-	cursor uint64
-	size   int64 // logical, that the epoch brings
-	whole  bool  // all of it is staged, and waits for Commit
+	end   Position       // of the epoch
+	got   format.Reached // what of it has come
+	size  int64          // logical, that the epoch brings
+	whole bool           // all of it is staged, and waits for Commit
 }
 
 func (v *Volume) newComing(j format.Jump) *coming {
 	t := tree{id: treeMap, arena: v.arena, pages: v.pages, root: j.Root, height: v.main.tree.height}
 	size := max(j.Size, v.Size())
 	t.height = max(t.height, heightFor(uint64(size/chunkSize), format.RefsPerPage))
-	return &coming{head: head{tree: t, mapped: int64(j.Mapped), under: v.main}, end: j.End, base: j.Base, cursor: j.Cursor, size: size}
+	return &coming{head: head{tree: t, mapped: int64(j.Mapped), under: v.main}, end: j.End, got: j.Got, size: size}
 }
 
 // meta is what a checkpoint keeps of it.
@@ -55,30 +55,29 @@ func (c *coming) meta() format.Jump {
 	if c == nil {
 		return format.Jump{}
 	}
-	return format.Jump{Root: c.tree.root, Mapped: uint64(c.mapped), End: c.end, Base: c.base, Cursor: c.cursor, Size: c.size}
+	return format.Jump{Root: c.tree.root, Mapped: uint64(c.mapped), End: c.end, Got: slices.Clone(c.got), Size: c.size}
 }
 
 // took notes that a record of the epoch that ends at end was applied. A source goes over the chunks from the first to the
-// last, so when one comes from behind the cursor, all before it are as of end.
+// last, so when one comes, all before it are as of end.
 func (c *coming) took(e *format.Entry, end Position) {
 	c.end = end
-	if e.Kind == format.KindData && e.LBA >= c.cursor {
-		c.cursor, c.base = e.LBA+1, end
+	if e.Kind == format.KindData {
+		c.got.Took(end, e.LBA+1)
 	}
 }
 
-// Coming tells how far a jump epoch has got that was interrupted: the chunks below cursor are as of base. ok is false when
-// there is none.
-func (v *Volume) Coming() (base Position, cursor uint64, ok bool) {
+// Coming tells what a jump epoch has brought that was interrupted; nil when there is none.
+func (v *Volume) Coming() format.Reached {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	if v.coming == nil {
-		return 0, 0, false
+		return nil
 	}
-	if v.coming.base == 0 {
-		return v.coming.end, 0, true // begun, no more
+	if len(v.coming.got) == 0 {
+		return format.ReachedTo(v.coming.end, 0) // begun, no more
 	}
-	return v.coming.base, v.coming.cursor, true
+	return slices.Clone(v.coming.got)
 }
 
 // beginComingLocked begins a jump epoch, or goes on with the one that is there.

@@ -43,7 +43,7 @@ func (v *Volume) beginJump(b *LogBatch) (*coming, error) {
 		}
 		v.clean.take() // cleaning changes pages of the map, too
 		defer v.clean.give()
-		if _, _, ok := v.Coming(); !ok {
+		if v.Coming() == nil {
 			if err := v.Checkpoint(); err != nil {
 				return nil, err
 			}

@@ -1,6 +1,7 @@
 package aodi_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -193,4 +194,67 @@ func (p *jumpPair) restartSource() {
 	end, _ := p.src.Pointers()
 	p.h.ops = p.h.ops[:end]
 	p.h.flushed = min(p.h.flushed, len(p.h.ops))
+}
+
+// TestJumpsInterruptedBelowEachOther ensures that a session which broke off in front of where an older one had come to is not
+// shipped again, and neither is what the older one brought behind it; also when the mirror was closed in between.
+func TestJumpsInterruptedBelowEachOther(t *testing.T) {
+	const size, first, second = 8 << 20, 6 << 20, 3 << 20
+	ds, dm := newDisk(t, 1<<30), newDisk(t, 1<<30)
+	create(t, ds, size, 64)
+	src := open(t, ds, aodi.Options{CheckpointBytes: 1 << 20})
+	defer src.Close()
+	dst := newMirror(t, dm, 64, src, aodi.Options{})
+	defer func() { _ = dst.Close() }()
+	write := func(stamp byte, n int) {
+		t.Helper()
+		if err := src.WriteAt(bytes.Repeat([]byte{stamp}, n), 0, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1, size)
+	if n := shipPart(t, src, dst, first); n != first {
+		t.Fatalf("%d bytes shipped, want %d", n, first)
+	}
+	write(2, 4<<20) // all of it lies below the cursor
+	if n := shipPart(t, src, dst, second); n != second {
+		t.Fatalf("%d bytes shipped, want %d", n, second)
+	}
+	if err := dst.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check(t, dm)
+	dst = open(t, dm, aodi.Options{})
+	if n, want := copyCut(t, src, dst, 1<<20), (4<<20-second)+(size-first); n != want {
+		t.Errorf("%d bytes shipped, the mirror lacked %d", n, want)
+	}
+	got := make([]byte, size)
+	if err := dst.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	if want := append(bytes.Repeat([]byte{2}, 4<<20), bytes.Repeat([]byte{1}, 4<<20)...); !bytes.Equal(got, want) {
+		t.Error("the mirror's content is not its source's")
+	}
+}
+
+// shipPart ships so many bytes of a jump epoch, and breaks off.
+func shipPart(t *testing.T, src, dst *aodi.Volume, limit int) (n int) {
+	t.Helper()
+	c, err := src.OpenCut(cutFrom(dst))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for b := (aodi.LogBatch{}); n < limit; n += len(b.Data) {
+		if err := c.Next(1<<20, &b); err != nil {
+			t.Fatal(err)
+		}
+		if err := dst.Stage(&b, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := dst.Unstage(); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

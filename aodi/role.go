@@ -229,7 +229,7 @@ func (v *Volume) enterTerm() error {
 
 // dropComing gives up a jump epoch that is under way. Not beside Stage.
 func (v *Volume) dropComing() error {
-	if _, _, ok := v.Coming(); !ok {
+	if v.Coming() == nil {
 		return nil
 	}
 	v.clean.take()

@@ -213,9 +213,10 @@ func (f *feed) sayWelcome() error {
 		w.Volume, w.Lineage = st.Volume, st.Lineage
 		w.Branch = leaves(f.t.v, Head{st.Lineage, st.EndPtr}, source)
 		_, fork = Compare(Head{st.Lineage, st.EndPtr}, source)
-		if base, cursor, ok := f.t.v.Coming(); ok && base > w.SyncPtr {
-			if r, _ := Compare(Head{f.t.v.ComingLineage(), base}, source); r == Same || r == Behind {
-				w.Base, w.Cursor, f.keep = base, cursor, true
+		got := f.t.v.Coming()
+		if least, _ := got.Least(); least > w.SyncPtr {
+			if r, _ := Compare(Head{f.t.v.ComingLineage(), got.Newest()}, source); r == Same || r == Behind {
+				w.Got, f.keep = got, true
 			}
 		}
 		f.diverged = w.Branch

@@ -24,7 +24,7 @@ func (s *shipment) next(at aodi.Position) *aodi.SnapshotInfo {
 	if !s.carries {
 		return nil
 	}
-	at = max(at, s.from.Base) // what was shipped of a jump epoch is as of there, and cannot go back
+	at = max(at, s.from.Got.Newest()) // what was shipped of a jump epoch is as of there, and cannot go back
 	info := s.m.v.Info()
 	end, _ := s.m.v.Pointers()
 	head := Head{info.Lineage, end}

@@ -91,11 +91,11 @@ func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (from aodi.CutFrom, err
 	if err := judge(mirror, source); err != nil {
 		return from, err
 	}
-	if w.Base > durable {
+	if newest := w.Got.Newest(); newest > durable {
 		return from, refusef(wire.CodeAhead, "the mirror is ahead: it has a part of a jump epoch as of %d, the source has durable_ptr %d; "+
-			"the source is an older copy of the volume", w.Base, durable)
+			"the source is an older copy of the volume", newest, durable)
 	}
-	return aodi.CutFrom{Position: w.SyncPtr, Base: w.Base, Cursor: w.Cursor, Fresh: w.Base == 0 && w.SyncPtr == info.Lineage[0].Start}, nil
+	return aodi.CutFrom{Position: w.SyncPtr, Got: w.Got, Fresh: w.Got == nil && w.SyncPtr == info.Lineage[0].Start}, nil
 }
 
 // judge refuses a mirror that cannot go on where it stands. Either side asks it: the peer with the

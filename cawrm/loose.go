@@ -26,12 +26,11 @@ import (
 //
 // A target of which nothing is known is zeroed first, since holes are not shipped.
 type loose struct {
-	filled bool          // the target has held everything below sync_ptr
-	zeroed bool          // what is not filled was zeroed
-	base   aodi.Position // of a cut that was interrupted it has the chunks below cursor, as of base
-	cursor uint64
-	sent   aodi.Position // the target may hold something of the records below it
-	steady bool          // L3
+	filled bool           // the target has held everything below sync_ptr
+	zeroed bool           // what is not filled was zeroed
+	got    format.Reached // of cuts that were interrupted
+	sent   aodi.Position  // the target may hold something of the records below it
+	steady bool           // L3
 }
 
 // Status.Loose of a loose target.
@@ -196,7 +195,7 @@ func (s *looseShipment) run() (progress bool, err error) {
 	}
 	m.setLoose(func(l *loose) { *l = state; l.steady = state.filled && at >= state.sent })
 	ship := &shipment{m: m, log: log, told: m.v.Info().Lineage, first: true, loose: true, logged: m.markBytes(), behind: !state.filled,
-		from: aodi.CutFrom{Position: at, Base: state.base, Cursor: state.cursor, Fresh: !state.filled && state.base == 0}}
+		from: aodi.CutFrom{Position: at, Got: slices.Clone(state.got), Fresh: !state.filled && state.got == nil}}
 	defer func() { ship.closeCut(); ship.log.Close() }()
 	var buffers [looseBuffers]epoch
 	for i := 0; ; i = (i + 1) % looseBuffers {
@@ -360,14 +359,14 @@ func (s *looseShipment) flush(ep *epoch) error {
 	}
 	b, m := &ep.batch, s.m
 	if !ep.commit {
-		m.setLoose(func(l *loose) { l.base, l.cursor = b.End, s.reach })
+		m.setLoose(func(l *loose) { l.got.Took(b.End, s.reach) })
 		return nil
 	}
 	if _, err := m.ack(b.End); err != nil {
 		return err
 	}
 	m.setLoose(func(l *loose) {
-		l.filled, l.base, l.cursor = true, 0, 0
+		l.filled, l.got = true, nil
 		l.steady = l.steady || b.End >= l.sent
 	})
 	s.reach = 0

@@ -80,7 +80,7 @@ func (m *Mirror) branch(r *wire.Reader, w *wire.Welcome, mirror, source Head) (f
 		}
 		return from, errAgain
 	}
-	from = aodi.CutFrom{Position: mirror.Position, Base: w.Base, Cursor: w.Cursor, Diverged: true, Fork: fork}
+	from = aodi.CutFrom{Position: mirror.Position, Got: w.Got, Diverged: true, Fork: fork}
 	for last := false; !last; {
 		t, err := r.Next(wire.Of(wire.TypeRanges, wire.TypeBeat, wire.TypeRefuse))
 		switch {

@@ -73,7 +73,8 @@ func ReadDelta(v *aodi.Volume, r *delta.Reader) (Received, error) {
 func takes(v *aodi.Volume, h *delta.Head) (aodi.Position, error) {
 	info := v.Info()
 	at, _ := v.Pointers()
-	base, cursor, begun := v.Coming()
+	got := v.Coming()
+	base, cursor := got.Least()
 	from := "the beginning"
 	if h.FromName != "" {
 		from = "@" + h.FromName
@@ -95,7 +96,7 @@ func takes(v *aodi.Volume, h *delta.Head) (aodi.Position, error) {
 			return 0, fmt.Errorf("the file is of a volume of %d bytes, the mirror has %d", h.Size, info.Size)
 		case relation == Ahead && len(info.Lineage) >= len(h.Lineage):
 			return 0, fmt.Errorf("%s, and the mirror stands at %d already", file, at)
-		case relation != Same && relation != Behind || !leadsOn(info.Lineage, h) || begun && !ofHistory(v.ComingLineage(), info.Lineage, h.Lineage):
+		case relation != Same && relation != Behind || !leadsOn(info.Lineage, h) || got != nil && !ofHistory(v.ComingLineage(), info.Lineage, h.Lineage):
 			return 0, fmt.Errorf("%s, of another history: the mirror stands at %v, and they part at %d", file, Head{info.Lineage, at}, fork)
 		}
 	}
@@ -107,9 +108,9 @@ func takes(v *aodi.Volume, h *delta.Head) (aodi.Position, error) {
 	switch {
 	case at < h.From:
 		return 0, fmt.Errorf("%s: the wrong base, the mirror stands at %d and lacks what is between; receive first what leads to %s", file, at, from)
-	case begun && at < h.To && base > h.To:
-		return 0, fmt.Errorf("%s, and the mirror has a part of what leads to %d: let its source, or a newer file, bring the rest", file, base)
-	case at < h.To && h.Base > 0 && (!begun || base < h.Base || cursor < h.Cursor):
+	case at < h.To && got.Newest() > h.To:
+		return 0, fmt.Errorf("%s, and the mirror has a part of what leads to %d: let its source, or a newer file, bring the rest", file, got.Newest())
+	case at < h.To && h.Base > 0 && (base < h.Base || cursor < h.Cursor):
 		return 0, fmt.Errorf("the file is the rest of one, from %d:%d on, and the mirror has got to %d:%d: send what `--resume` is to say anew",
 			h.Base, h.Cursor, base, cursor)
 	}
@@ -132,7 +133,7 @@ func ofHistory(coming, mirror, file []format.Lineage) bool {
 // stageDelta stages what the mirror at position at lacks, and shows it when all of it has come.
 func stageDelta(v *aodi.Volume, r *delta.Reader, at aodi.Position, got *Received) error {
 	h := r.Head()
-	base, cursor, _ := v.Coming()
+	reached := v.Coming()
 	b := aodi.LogBatch{First: at, End: h.To, Time: h.Time, Jump: true}
 	for {
 		entries, data, err := r.Next()
@@ -146,7 +147,7 @@ func stageDelta(v *aodi.Volume, r *delta.Reader, at aodi.Position, got *Received
 				if e.Kind == format.KindData {
 					chunk, data = data[:format.ChunkSize], data[format.ChunkSize:]
 				}
-				if e.Kind == format.KindData && (e.Birth < at || e.LBA < cursor && e.Birth < base) {
+				if e.Kind == format.KindData && (e.Birth < at || e.Birth < reached.Base(e.LBA)) {
 					continue // the mirror has it
 				}
 				e.Birth = max(e.Birth, at)
@@ -180,7 +181,7 @@ func interrupted(v *aodi.Volume, err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errors.New("the file breaks off")
 	}
-	base, cursor, _ := v.Coming()
+	base, cursor := v.Coming().Least()
 	return &Interrupted{Resume{base, cursor}, err}
 }
 

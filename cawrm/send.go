@@ -60,7 +60,7 @@ func WriteDelta(ctx context.Context, v *aodi.Volume, s Send, w io.Writer) error 
 	if err != nil {
 		return err
 	}
-	cut, err := v.OpenCut(aodi.CutFrom{Position: head.From, Base: head.Base, Cursor: head.Cursor, Snapshot: s.To})
+	cut, err := v.OpenCut(aodi.CutFrom{Position: head.From, Got: format.ReachedTo(head.Base, head.Cursor), Snapshot: s.To})
 	if err != nil {
 		return err
 	}

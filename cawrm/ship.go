@@ -298,7 +298,7 @@ func (s *shipment) farBehind(at aodi.Position, stop *aodi.SnapshotInfo) bool {
 	if stop != nil {
 		lag = stop.Logged - s.logged
 	}
-	return s.first && (s.from.Base > 0 || s.from.Diverged) || lag > limit || at < s.m.v.HistoryFloor()
+	return s.first && (s.from.Got != nil || s.from.Diverged) || lag > limit || at < s.m.v.HistoryFloor()
 }
 
 // openCut begins a jump epoch, unless there is nothing durable beyond at, or no such snapshot any more.

@@ -103,8 +103,10 @@ func (k *checker) checkSizes() {
 	if m.HistoryFl > m.Position || m.TrimFloor > m.Position {
 		k.rep.bad(2, "history_floor %d or trim_floor %d lies above position %d", m.HistoryFl, m.TrimFloor, m.Position)
 	}
-	if j := m.Jump; j.End > 0 && (j.End <= m.Position || j.Base > j.End || j.Cursor > jumpLimit(m) || jumpLimit(m) < k.limit) {
-		k.rep.bad(2, "a jump epoch up to %d, as of %d below chunk %d of %d, does not fit position %d of a volume of %d chunks", j.End, j.Base, j.Cursor,
+	j := m.Jump
+	if _, cursor := j.Got.Least(); j.End > 0 &&
+		(j.End <= m.Position || j.Got.Newest() > j.End || cursor > jumpLimit(m) || jumpLimit(m) < k.limit || !j.Got.Valid()) {
+		k.rep.bad(2, "a jump epoch up to %d, of which %v of %d has come, does not fit position %d of a volume of %d chunks", j.End, j.Got,
 			jumpLimit(m), m.Position, k.limit)
 	}
 	if used := m.Segments - min(m.Segments, m.Free); m.Capacity > 0 && k.geo.Bytes(used) > m.Capacity {

@@ -38,9 +38,10 @@
 //	 152  8  data chunks ever logged 160  8  mapped chunks     168  8  history_floor  176  8  trim_floor
 //	 184  8  catalog reference       192  4  catalog bytes      200  8  capacity, bytes in use, 0 = none
 //	 208  8  free segments
-//	 216  8  jump: map root         224  8  its mapped chunks 232  8  its end, 0 = none   240  8  base    248  8  cursor
+//	 216  8  jump: map root         224  8  its mapped chunks 232  8  its end, 0 = none   240 16  base, cursor: see Reached
 //	 256  4  cold segment          260  4  next chunk in it, 0 = none                   264  8  live chunks of data
 //	 272  8  jump: its logical size, bytes, 0 = the volume's
+//	 280 240  jump: 15 x base, cursor: what lies before those at 240, base 0 ends them
 //	4092  4  crc of the 4092 bytes before
 //
 // Recovery takes the valid meta chunk with the greater sequence. Incarnation grows by one each time the

@@ -57,8 +57,7 @@ type Jump struct {
 	Root   Ref
 	Mapped uint64
 	End    Position // of the epoch; 0: there is none
-	Base   Position // the second map holds the source's content as of Base below
-	Cursor uint64   // this logical chunk, and from it on the mirror's own as of Position
+	Got    Reached  // what of the second map holds the source's content; the rest is the mirror's own as of Position
 	Size   int64    // logical, bytes, that the epoch brings; 0: the volume's
 }
 
@@ -101,8 +100,7 @@ func (m *Meta) Encode(b []byte) {
 	le.PutUint64(b[216:], uint64(m.Jump.Root))
 	le.PutUint64(b[224:], m.Jump.Mapped)
 	le.PutUint64(b[232:], uint64(m.Jump.End))
-	le.PutUint64(b[240:], uint64(m.Jump.Base))
-	le.PutUint64(b[248:], m.Jump.Cursor)
+	m.Jump.Got.encode(b)
 	le.PutUint32(b[256:], m.ColdSegment)
 	le.PutUint32(b[260:], m.ColdChunk)
 	le.PutUint64(b[264:], m.Live)
@@ -141,7 +139,7 @@ func DecodeMeta(b []byte) (Meta, error) {
 	m.CatalogLen = le.Uint32(b[192:])
 	m.Capacity = int64(le.Uint64(b[200:]))
 	m.Free = le.Uint64(b[208:])
-	m.Jump = Jump{Ref(le.Uint64(b[216:])), le.Uint64(b[224:]), Position(le.Uint64(b[232:])), Position(le.Uint64(b[240:])), le.Uint64(b[248:]), int64(le.Uint64(b[272:]))}
+	m.Jump = Jump{Ref(le.Uint64(b[216:])), le.Uint64(b[224:]), Position(le.Uint64(b[232:])), decodeReached(b), int64(le.Uint64(b[272:]))}
 	m.ColdSegment, m.ColdChunk = le.Uint32(b[256:]), le.Uint32(b[260:])
 	m.Live = le.Uint64(b[264:])
 	if m.Size < 0 || m.Size > MaxLogicalSize || m.Size%ChunkSize != 0 || m.MapHeight < 1 || m.MapHeight > 4 ||

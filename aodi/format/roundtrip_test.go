@@ -1,6 +1,7 @@
 package format_test
 
 import (
+	"reflect"
 	"testing"
 
 	"cawrm/aodi/format"
@@ -41,13 +42,25 @@ func TestMetaRoundTrip(t *testing.T) {
 			Logged: draw64(t, "logged"), Mapped: draw64(t, "mapped"), HistoryFl: format.Position(draw64(t, "history")),
 			TrimFloor: format.Position(draw64(t, "trim")), Catalog: format.Ref(draw64(t, "catalog")),
 			CatalogLen: rapid.Uint32Range(0, format.MaxCatalog).Draw(t, "catalog len"),
-			Capacity:   rapid.Int64Min(0).Draw(t, "capacity"), Free: draw64(t, "free")}
+			Capacity:   rapid.Int64Min(0).Draw(t, "capacity"), Free: draw64(t, "free"),
+			Jump: format.Jump{Root: format.Ref(draw64(t, "jump root")), Mapped: draw64(t, "jump mapped"), End: format.Position(draw64(t, "jump end")), Got: drawReached(t)}}
 		b := make([]byte, format.ChunkSize)
 		want.Encode(b)
-		if got, err := format.DecodeMeta(b); err != nil || got != want {
+		if got, err := format.DecodeMeta(b); err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%+v, %v; want %+v", got, err, want)
 		}
 	})
+}
+
+func drawReached(t *rapid.T) format.Reached {
+	var r format.Reached
+	base, cursor := uint64(1<<60), uint64(0)
+	for range rapid.IntRange(0, format.MaxReach).Draw(t, "parts") {
+		base -= rapid.Uint64Range(1, 1<<50).Draw(t, "base")
+		r = append(r, format.Reach{Base: format.Position(base), Cursor: cursor})
+		cursor += rapid.Uint64Range(1, 1<<30).Draw(t, "cursor")
+	}
+	return r
 }
 
 func TestCatalogRoundTrip(t *testing.T) {

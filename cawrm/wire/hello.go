@@ -24,10 +24,9 @@ type Welcome struct {
 	Capabilities uint64
 	Volume       format.UUID // zero: none yet
 	SyncPtr      format.Position
-	Base         format.Position // of a jump epoch that was interrupted; 0: there is none
-	Cursor       uint64          // logical chunks below it are as of Base
-	Primary      bool            // it takes nothing: SyncPtr is its durable_ptr
-	Branch       bool            // it has gone its own way, and leaves it: RANGES follow
+	Got          format.Reached // of a jump epoch that was interrupted
+	Primary      bool           // it takes nothing: SyncPtr is its durable_ptr
+	Branch       bool           // it has gone its own way, and leaves it: RANGES follow
 	Name         string
 	Lineage      []format.Lineage
 }
@@ -36,6 +35,7 @@ const (
 	helloFixed   = 72
 	welcomeFixed = 64
 	linkSize     = 24
+	reachSize    = 16
 )
 
 // AppendHello appends a HELLO frame. Errors: a name or a lineage that is too long.
@@ -62,18 +62,33 @@ func AppendWelcome(b []byte, w *Welcome) ([]byte, error) {
 	if err := checkNames(w.Name, w.Lineage); err != nil {
 		return b, fmt.Errorf("WELCOME: %w", err)
 	}
+	if !w.Got.Valid() {
+		return b, fmt.Errorf("WELCOME: of a jump epoch it has got %v: %w", w.Got, ErrInvalid)
+	}
 	at := len(b)
 	b = beginFrame(b, TypeWelcome, 0)
 	b = le.AppendUint16(b, Version)
 	b = le.AppendUint16(b, w.flags())
-	b = append(b, 0, 0, 0, 0)
+	b = le.AppendUint16(b, uint16(max(len(w.Got), 1)-1))
+	b = append(b, 0, 0)
 	b = le.AppendUint64(b, w.Capabilities)
 	b = append(b, w.Volume[:]...)
 	b = le.AppendUint64(b, uint64(w.SyncPtr))
-	b = le.AppendUint64(b, uint64(w.Base))
-	b = le.AppendUint64(b, w.Cursor)
+	base, cursor := w.Got.Least()
+	b = appendReach(b, format.Reach{Base: base, Cursor: cursor})
 	b = appendNames(b, w.Name, w.Lineage)
+	for i := 0; i+1 < len(w.Got); i++ {
+		b = appendReach(b, w.Got[i])
+	}
 	return endFrame(b, at, 0), nil
+}
+
+func appendReach(b []byte, r format.Reach) []byte {
+	return le.AppendUint64(le.AppendUint64(b, uint64(r.Base)), r.Cursor)
+}
+
+func getReach(b []byte) format.Reach {
+	return format.Reach{Base: format.Position(le.Uint64(b)), Cursor: le.Uint64(b[8:])}
 }
 
 // Flags of a WELCOME; one of them at most.
@@ -148,23 +163,32 @@ func (r *Reader) Welcome() (Welcome, error) {
 	if err := checkVersion(b); err != nil {
 		return w, fmt.Errorf("WELCOME: %w", err)
 	}
-	if len(b) < welcomeFixed || le.Uint16(b[2:]) > welcomeBranch || le.Uint32(b[4:]) != 0 {
+	if len(b) < welcomeFixed || le.Uint16(b[2:]) > welcomeBranch || le.Uint16(b[4:]) >= format.MaxReach || le.Uint16(b[6:]) != 0 {
 		return w, fmt.Errorf("WELCOME: %w", ErrInvalid)
 	}
 	w.Primary, w.Branch = le.Uint16(b[2:]) == welcomePrimary, le.Uint16(b[2:]) == welcomeBranch
 	w.Capabilities = le.Uint64(b[8:])
 	copy(w.Volume[:], b[16:])
 	w.SyncPtr = format.Position(le.Uint64(b[32:]))
-	w.Base, w.Cursor = format.Position(le.Uint64(b[40:])), le.Uint64(b[48:])
+	newer := int(le.Uint16(b[4:])) * reachSize
+	if len(b) < welcomeFixed+newer {
+		return w, fmt.Errorf("WELCOME: %w", ErrInvalid)
+	}
+	for g := b[len(b)-newer:]; len(g) > 0; g = g[reachSize:] {
+		w.Got = append(w.Got, getReach(g))
+	}
+	if last := getReach(b[40:]); newer > 0 || last != (format.Reach{}) {
+		w.Got = append(w.Got, last)
+	}
 	var err error
-	if w.Name, w.Lineage, err = names(b[welcomeFixed-8:]); err != nil {
+	if w.Name, w.Lineage, err = names(b[welcomeFixed-8 : len(b)-newer]); err != nil {
 		return w, fmt.Errorf("WELCOME: %w", err)
 	}
 	if w.Volume.IsZero() != (len(w.Lineage) == 0) || w.Volume.IsZero() && w.flags() != 0 {
 		return w, fmt.Errorf("WELCOME: a volume id and a lineage go together: %w", ErrInvalid)
 	}
-	if w.Base > 0 && w.Base <= w.SyncPtr || w.Base == 0 && w.Cursor > 0 || w.Cursor > format.MaxLogicalSize/format.ChunkSize {
-		return w, fmt.Errorf("WELCOME: chunks below %d as of %d, with sync_ptr %d: %w", w.Cursor, w.Base, w.SyncPtr, ErrInvalid)
+	if base, cursor := w.Got.Least(); !w.Got.Valid() || w.Got != nil && base <= w.SyncPtr || cursor > format.MaxLogicalSize/format.ChunkSize {
+		return w, fmt.Errorf("WELCOME: of a jump epoch %v, with sync_ptr %d: %w", w.Got, w.SyncPtr, ErrInvalid)
 	}
 	return w, nil
 }

@@ -33,7 +33,8 @@ var (
 	welcome = wire.Welcome{Capabilities: 1, Volume: uuid(0x10), SyncPtr: 1000, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}}}
 	empty   = wire.Welcome{Name: "peer"}
 	primary = wire.Welcome{Primary: true, Volume: uuid(0x10), SyncPtr: 1<<48 + 5, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}, {ID: uuid(0x90), Start: 77}}}
-	branch  = wire.Welcome{Branch: true, Volume: uuid(0x10), SyncPtr: 1000, Base: 1<<48 + 9, Cursor: 3, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}}}
+	branch  = wire.Welcome{Branch: true, Volume: uuid(0x10), SyncPtr: 1000, Got: format.Reached{{Base: 1<<48 + 9, Cursor: 3}}, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}}}
+	partial = wire.Welcome{Volume: uuid(0x10), SyncPtr: 1000, Got: format.Reached{{Base: 3000, Cursor: 7}, {Base: 2000, Cursor: 99}}, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}}}
 	ranges  = []wire.Range{{First: 0, End: 5}, {First: 5, End: 6}, {First: 1 << 20, End: 1 << 32}}
 	records = wire.Records{First: 100, End: 104, Time: 1700000000_000000000, Commit: true, Entries: []format.Entry{
 		{Birth: 100, LBA: 7, Kind: format.KindData, Count: 1, CRC: 0xdeadbeef},
@@ -72,6 +73,7 @@ func frames() []struct {
 		{"ack", wire.AppendAck(nil, 104), format.Position(104)},
 		{"welcome_primary", must(wire.AppendWelcome(nil, &primary)), primary},
 		{"welcome_branch", must(wire.AppendWelcome(nil, &branch)), branch},
+		{"welcome_partial", must(wire.AppendWelcome(nil, &partial)), partial},
 		{"ranges", must(wire.AppendRanges(nil, ranges, true)), ranges},
 		{"handover", wire.AppendHandover(nil, 1<<48+7), format.Position(1<<48 + 7)},
 		{"follow", wire.AppendFollow(nil), nil},
