@@ -37,6 +37,9 @@ func copyLog(t *testing.T, src, dst *aodi.Volume, limit aodi.Position, maxBytes,
 			break
 		}
 		if errors.Is(err, aodi.ErrHistoryGone) { // a checkpoint has freed it meanwhile
+			if _, err := dst.Commit(); err != nil { // what came before
+				t.Fatal(err)
+			}
 			copyCut(t, src, dst, maxBytes)
 			return
 		}
