@@ -211,7 +211,13 @@ func (v *Volume) nextSegmentLocked(frees bool) (waited bool, err error) {
 	if !frees {
 		keep += v.coldReserve()
 		if err := v.fullLocked(); err != nil {
-			return false, err
+			if !v.canForgetLocked() {
+				return false, err
+			}
+			if err = v.awaitSpaceLocked(err); err != nil && v.fullLocked() == nil {
+				err = nil
+			}
+			return true, err
 		}
 	}
 	if ready, err := v.ready.check(v.head.Next); err != nil {

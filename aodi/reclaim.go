@@ -120,6 +120,10 @@ func (v *Volume) Relieve() (more bool, err error) {
 		reaping, err = v.reap()
 	}
 	if more && err == nil { // what only these had is dead now
+		v.mu.Lock()
+		v.relief.gave++ // less is live, if nothing else
+		v.room.Broadcast()
+		v.mu.Unlock()
 		_, err = v.FreeDead()
 	}
 	return more || n > 0, err

@@ -3,6 +3,7 @@ package aodi
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -114,6 +115,17 @@ func (v *Volume) fullLocked() error {
 			v.d.Name(), live*chunkSize, most*chunkSize, syscall.ENOSPC)
 	}
 	return nil
+}
+
+// canForgetLocked tells whether some of what is live is so only for the history, which a cleaner lets give way to a write that waits, or for
+// a snapshot that is being deleted. mu is held.
+func (v *Volume) canForgetLocked() bool {
+	if !v.relief.cleaner {
+		return false
+	}
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	return slices.ContainsFunc(v.snaps, func(s *snapshot) bool { return s.deleting || s.cut && s.users == 0 })
 }
 
 // available is the number of segments that can be taken, so that not more than limit are in use. mapMu is held.
