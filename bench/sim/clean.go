@@ -20,19 +20,22 @@ type space struct {
 	segments [4]uint64 // of each node's container; 0: as many as the disk has
 }
 
-// chooseSpace chooses containers in which what a history writes at most fits, cleaned, with a snapshot or some: with more it is the
+// chooseSpace chooses containers in which what a history holds at most fits, cleaned, with a snapshot or some: with more it is the
 // oracle that knows when they are full (cramped).
-func chooseSpace(rng *rand.Rand) space {
-	s := space{cleaners: rng.IntN(2) == 0}
-	if !s.cleaners && rng.IntN(4) > 0 {
-		return s
+func (c *config) chooseSpace(rng *rand.Rand) {
+	s := &c.space
+	if s.cleaners = rng.IntN(2) == 0; !s.cleaners && rng.IntN(4) > 0 {
+		return
 	}
 	for i := range s.segments {
-		if rng.IntN(2) == 0 {
+		if rng.IntN(3) > 0 {
 			s.segments[i] = 26 + rng.Uint64N(40)
+			if i > 0 { // a mirror holds two contents for a while
+				s.segments[i] += 10
+			}
+			c.segment[i] = min(c.segment[i], 64)
 		}
 	}
-	return s
 }
 
 // capacity is node i's, in bytes; 0: none.
@@ -74,6 +77,18 @@ func (n *node) cramped() bool {
 	const heads = 5
 	reserved := s.Keep + s.Low + heads
 	return live > int64(s.Limit-min(s.Limit, reserved))*int64(s.SegmentChunks)*3/4
+}
+
+// makeRoom deletes all snapshots, as somebody does whose mirror is full.
+func (w *world) makeRoom() {
+	for _, n := range w.nodes {
+		for _, s := range n.v.Snapshots() {
+			n.snaps.forget(s.Name)
+			n.snaps.gone = append(n.snaps.gone, s.Name)
+			n.calmly(func() { w.must(n.v.DeleteSnapshot(s.Name)) })
+		}
+	}
+	w.count("snapshots deleted to make room", 1)
 }
 
 // opClean cleans somebody by hand: all that is worth it, or some segments, whatever is live in them.

@@ -46,7 +46,12 @@ func (w *world) drain() {
 		w.flushed = w.model.end
 	}
 	const patience = 10 * time.Minute
+	room := false
 	for start := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		if !room && w.cfg.space.segments != [4]uint64{} && time.Since(start) > patience/4 {
+			room = true
+			w.makeRoom()
+		}
 		w.pointers()
 		behind := ""
 		for _, n := range w.nodes[1:] {

@@ -96,7 +96,7 @@ func choose(rng *rand.Rand) config {
 		}
 	}
 	c.size *= chunkSize
-	c.space = chooseSpace(rng)
+	c.chooseSpace(rng)
 	return c
 }
 
