@@ -21,8 +21,7 @@
 //	verify    a comparison of two sites calls nothing different that is the same
 //	drained   when all is well again, every mirror gets to the end
 //	space     nothing is written to a full disk but where space was reserved
-//	cleaning  what it moves is what it was, in the volume, snapshots and moments; a container is full only when it is (clean.go)
-//	error     an operation fails only when its disk has failed it
+//	error     an operation fails only when its disk has failed it, or what is live really fills its container (clean.go)
 //	hang      everything ends
 //
 // # Virtual time
