@@ -120,6 +120,7 @@ func TestUsage(t *testing.T) {
 		{"serve " + none + " --tls-cert x --tls-key y", 1, "TLS certificate x with key y"},
 		{"serve " + none + " --name a/b", 2, "give another with --name"},
 
+		{"--version", 0, "container format"},
 		{"status a b", 2, "one too many"},
 		{"status", 1, "is `cawrm serve` running?"},
 		{"status x --json", 1, "no daemon answers at unix:"},

@@ -76,6 +76,8 @@ mirrors of it at other sites: each is at every moment a consistent earlier state
 	}
 	root.AddCommand(commands()...)
 	root.SetHelpCommand(newHelp())
+	root.Version = thisVersion().String() // for who tries --version first
+	root.SetVersionTemplate("{{.Version}}\n")
 	completeNames(root)
 	root.CompletionOptions.DisableDefaultCmd = true // completion.go has it
 	return root, began

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"runtime/debug"
 
@@ -24,6 +25,16 @@ type versions struct {
 	System  string `json:"system"`
 }
 
+func thisVersion() versions {
+	v := versions{Format: int(format.Version), Wire: int(wire.Version), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
+	v.Version, v.Commit = buildInfo()
+	return v
+}
+
+func (v versions) String() string {
+	return fmt.Sprintf("cawrm %s, commit %s (container format %d, wire protocol %d, %s %s)", v.Version, v.Commit, v.Format, v.Wire, v.Go, v.System)
+}
+
 func newVersion() *cobra.Command {
 	var asJSON jsonFlag
 	c := &cobra.Command{
@@ -32,10 +43,8 @@ func newVersion() *cobra.Command {
 		Example: "  cawrm version\n  cawrm version --json",
 		Args:    maxArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			v := versions{Format: int(format.Version), Wire: int(wire.Version), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
-			v.Version, v.Commit = buildInfo()
-			return asJSON.say(c, v, "cawrm %s, commit %s (container format %d, wire protocol %d, %s %s)\n",
-				v.Version, v.Commit, v.Format, v.Wire, v.Go, v.System)
+			v := thisVersion()
+			return asJSON.say(c, v, "%s\n", v)
 		},
 	}
 	asJSON.add(c)
