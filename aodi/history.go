@@ -41,7 +41,7 @@ var ErrNoHistory = errors.New("the history does not go back so far")
 // wantsCutLocked tells whether a checkpoint is to keep its root for the history.
 func (v *Volume) wantsCutLocked() bool {
 	w := v.opt.History
-	if !w.on() || !v.hasIdentity {
+	if !w.on() || !v.hasIdentity || v.relief.waiting.Load() > 0 { // to that it has just given way
 		return false
 	}
 	last := v.newestCutLocked()

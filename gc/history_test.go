@@ -1,8 +1,10 @@
 package gc_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,6 +43,45 @@ func TestHistoryIsNoReasonToRefuse(t *testing.T) {
 		}
 		c.Close()
 		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestHistoryEndsAWait ensures that a write which finds no space, and for which giving up the history gains nothing, is told so: the
+// checkpoints that look for space make no new history, which would be given up for ever.
+func TestHistoryEndsAWait(t *testing.T) {
+	rng := rand.New(rand.NewPCG(seedOf(t), 0))
+	for _, cleaned := range []bool{false, true} {
+		d := disk.NewMemory(64 << 20)
+		t.Cleanup(d.Free)
+		if err := aodi.CreateOn(d, aodi.CreateOptions{Size: 600_000 * chunk, SegmentChunks: 32, Capacity: (format.DataStart + 20*32) * chunk}); err != nil {
+			t.Fatal(err)
+		}
+		v, err := aodi.OpenOn(d, aodi.Options{History: aodi.HistoryWindow{Bytes: 256 << 10}, DurableInterval: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c *gc.Cleaner
+		if cleaned {
+			c = gc.Start(v, gc.Options{})
+		}
+		refused := 0
+		for stamp := uint64(0); refused < 20 && stamp < 4000; stamp++ {
+			err := v.WriteAt(stamped(stamp), rng.Int64N(1000)*600*chunk, false)
+			if errors.Is(err, syscall.ENOSPC) {
+				refused++
+			} else if err != nil {
+				t.Fatalf("write %d: %v", stamp, err)
+			}
+		}
+		if refused == 0 {
+			t.Error("the container was never full")
+		}
+		if cleaned {
+			c.Close()
+		}
+		if err := v.Close(); err != nil && !errors.Is(err, syscall.ENOSPC) {
 			t.Fatal(err)
 		}
 	}
