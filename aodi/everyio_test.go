@@ -40,6 +40,7 @@ var scenes = []scene{
 	{"checkpoint", (*trial).startLoaded, (*trial).checkpoint, (*trial).judge},
 	{"clean", (*trial).startGarbage, (*trial).clean, (*trial).judgeClean},
 	{"grow", (*trial).startLoaded, (*trial).grow, (*trial).judge},
+	{"change of the capacity", (*trial).startLoaded, (*trial).bound, (*trial).judge},
 	{"close", (*trial).startLoaded, (*trial).close, (*trial).judge},
 	{"adopt", (*trial).startNewMirror, (*trial).adopt, (*trial).judgeMirror},
 	{"epoch", (*trial).startMirror, (*trial).epochs, (*trial).judgeMirror},
@@ -277,6 +278,24 @@ func (x *trial) grow() error {
 		}
 	}
 	return x.checkpoint()
+}
+
+// bound gives the container a bound, a larger one, and none.
+func (x *trial) bound() error {
+	for _, capacity := range []int64{trialDisk / 2, trialDisk, 0} {
+		had := x.v.Space().Capacity
+		err := x.v.SetCapacity(capacity)
+		if has := x.v.Space().Capacity; err == nil && has != capacity || err != nil && has != had && x.v.Status().Failed == nil {
+			x.fatalf("the capacity is %d after %d was set to %d: %v", has, had, capacity, err)
+		}
+		if err != nil {
+			return err
+		}
+		if err := x.steps(5); err != nil {
+			return err
+		}
+	}
+	return x.flushAll()
 }
 
 func (x *trial) checkpoint() error {
