@@ -140,7 +140,7 @@ func (r *LogReader) fromMemory(limit Position, b *LogBatch) (bool, error) {
 	defer v.mapMu.RUnlock()
 	for i := len(v.resident) - 1; i >= 0; i-- {
 		m := v.resident[i]
-		if !m.written.Load() || r.pos < m.hdr.First || r.pos >= m.hdr.End || m.hdr.Flags&format.FlagJump != 0 {
+		if !m.written.Load() || r.pos < m.hdr.First || r.pos >= m.hdr.End || m.hdr.Flags&format.FlagJump != 0 || v.foreignLocked(&m.hdr) {
 			continue // an open batch's header is its writer's; what is durable was written
 		}
 		r.seg, r.chunk, r.found = m.segment, m.chunk, true
@@ -191,11 +191,36 @@ func (r *LogReader) batchHeader() error {
 			return err
 		}
 		// What a jump epoch brought is not in the order of the log, and lies below the floor, or was given up.
-		if r.pos < r.hdr.End && r.hdr.Flags&format.FlagJump == 0 {
+		if r.pos < r.hdr.End && r.hdr.Flags&format.FlagJump == 0 && !r.v.foreign(&r.hdr) {
 			return nil
 		}
 		r.chunk += r.hdr.Chunks()
 	}
+}
+
+// foreign tells whether a batch has records at positions that the volume's history has none at: of an old source, beyond the place
+// of a promotion. An epoch of them that was given up is in the log all the same, before what took its place. Elsewhere what was
+// given up comes again as it was, so that either does.
+func (v *Volume) foreign(h *format.BatchHeader) bool {
+	if h.Flags&format.FlagCommit != 0 { // was not given up
+		return false
+	}
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	return v.foreignLocked(h)
+}
+
+func (v *Volume) foreignLocked(h *format.BatchHeader) bool {
+	if len(h.Entries) == 0 || h.Flags&format.FlagCommit != 0 {
+		return false
+	}
+	last := h.First + Position(len(h.Entries)) - 1
+	for i, l := range v.catalog.Lineage {
+		if i > 0 && last >= l.Start && last>>termBits == l.Start>>termBits { // the link goes on in a term beyond
+			return true
+		}
+	}
+	return false
 }
 
 // nextEntries returns the entries of one more batch, valid until the next call, and moves on over it. It must not be called
@@ -232,7 +257,7 @@ func (r *LogReader) header() error {
 	if err := r.hdr.Decode(p); err != nil {
 		return fmt.Errorf("%s: batch header at byte %d, wanted for position %d: %w; run `cawrm check`", r.v.d.Name(), off, r.pos, err)
 	}
-	if r.hdr.First > r.pos || r.hdr.Tag != r.v.tag {
+	if r.hdr.First > r.pos && !r.v.foreign(&r.hdr) || r.hdr.Tag != r.v.tag {
 		return fmt.Errorf("%s: batch at byte %d begins at position %d, beyond %d; run `cawrm check`", r.v.d.Name(), off, r.hdr.First, r.pos)
 	}
 	// The log only goes forward: what an earlier life left in a damaged place could lead round in a circle.

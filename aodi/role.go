@@ -30,6 +30,9 @@ const termBits = 48
 // ErrNothingYet is why an empty mirror is not promoted.
 var ErrNothingYet = errors.New("the mirror is empty: its first epoch has not come in whole")
 
+// ErrNothingWritten is why a primary that is empty is not demoted: as an empty mirror it could never be promoted again.
+var ErrNothingWritten = errors.New("nothing was ever written to the volume: as an empty mirror it could not be promoted again")
+
 // termAfter is the first position of the term behind p's.
 func termAfter(p Position) Position { return (p>>termBits + 1) << termBits }
 
@@ -102,20 +105,24 @@ func (v *Volume) Promote() error {
 // Demote makes a primary a mirror of what it holds: nothing that it has accepted is lost, and the next source goes on there.
 // With yield the mirror leaves its own branch also for a source that is no successor of it; what only it holds is the
 // caller's to keep. When it returns nil that is durable. Demoting a mirror changes only yield. Errors: ENOSPC, and it is
-// a primary still; the volume's failure.
+// a primary still; ErrNothingWritten, without yield; the volume's failure.
 func (v *Volume) Demote(yield bool) error {
 	was, yielded := v.Role(), v.Yields()
-	if was == RoleMirror && (yielded || !yield) {
+	switch {
+	case was == RoleMirror && (yielded || !yield):
 		return nil
+	case was == RolePrimary && !yield && v.shown() == 0:
+		return fmt.Errorf("%s: %w", v.d.Name(), ErrNothingWritten)
 	}
 	v.turnMirror(yield)
 	err := v.flush()
-	for range 2 {
-		if err == nil {
-			err = v.checkpoint(0)
-		}
+	if err == nil {
+		err = v.checkpoint(0)
 	}
-	if err != nil && v.failure() == nil {
+	if err == nil {
+		return v.secondCheckpoint()
+	}
+	if v.failure() == nil {
 		v.mu.Lock()
 		v.mirror.Store(was == RoleMirror)
 		v.yields.Store(yielded)
@@ -149,7 +156,7 @@ func (v *Volume) turnMirror(yield bool) {
 func (v *Volume) Yields() bool { return v.yields.Load() }
 
 // NewTerm takes a primary's positions beyond p, which a mirror that went its own way has used. It begins a link of the
-// lineage. Errors: ENOSPC, the volume's failure.
+// lineage. Not beside Promote and Demote. Errors: it is no primary; ENOSPC, the volume's failure.
 func (v *Volume) NewTerm(p Position) error {
 	defer v.Release()
 	if err := v.Hold(); err != nil {
@@ -196,7 +203,16 @@ func (v *Volume) branch() error {
 	if err := v.enterTerm(); err != nil {
 		return v.fail(err) // opening it again makes up for it
 	}
-	return v.Checkpoint()
+	return v.secondCheckpoint()
+}
+
+// secondCheckpoint writes the second checkpoint of a change. When there is no space for it now, the next one that comes will do: the role
+// has changed already, durably, and must not be called what it was.
+func (v *Volume) secondCheckpoint() error {
+	if err := v.checkpoint(0); err != nil && v.failure() != nil {
+		return err
+	}
+	return nil
 }
 
 // enterTerm takes the log to a term of its own, if the last link of the lineage begins at end_ptr: with an empty batch, which

@@ -1,0 +1,168 @@
+package aodi_test
+
+import (
+	"bytes"
+	"errors"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"cawrm/aodi"
+	"cawrm/aodi/disk"
+)
+
+// TestPromotedLogIsOfItsOwnHistory ensures that what a mirror had got of an epoch which never came in whole is not in its log
+// once it is the primary: its mirrors would hold what only the old primary has. Where the batch that was given up ends the
+// log, and where it begins below the place of the promotion.
+func TestPromotedLogIsOfItsOwnHistory(t *testing.T) {
+	for name, before := range map[string]int{"behind the last epoch": 0, "across the end of the next one": 3} {
+		t.Run(name, func(t *testing.T) {
+			ds, dm, dn := newDisk(t, 1<<30), newDisk(t, 1<<30), newDisk(t, 1<<30)
+			create(t, ds, 64*chunk, 32)
+			src := open(t, ds, quiet)
+			write := func(v *aodi.Volume, lba int64, stamp uint64) {
+				t.Helper()
+				if err := v.WriteAt(stamped(stamp), lba*chunk, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range int64(10) {
+				write(src, i, 100+uint64(i))
+			}
+			m, n := newMirror(t, dm, 32, src, quiet), newMirror(t, dn, 32, src, quiet)
+			end, _ := src.Pointers()
+			copyLog(t, src, m, end-aodi.Position(before), 1<<20, 100)
+			copyLog(t, src, n, end-aodi.Position(before), 1<<20, 100)
+			for i := range int64(8) { // the tail of the old primary
+				write(src, i, 200+uint64(i))
+			}
+			at, _ := m.Pointers()
+			stagePart(t, src, m, at)
+			if before > 0 { // the source sends it again up to where it was when another took its place
+				copyLog(t, src, m, end, 1<<20, 100)
+			}
+			if err := m.Promote(); err != nil {
+				t.Fatal(err)
+			}
+			write(m, 20, 300)
+			if err := m.Close(); err != nil { // nothing of the log is in memory then
+				t.Fatal(err)
+			}
+			m = open(t, dm, quiet)
+			_, durable := m.Pointers()
+			if _, err := n.Follow(m.Info().Lineage, false, false, ""); err != nil {
+				t.Fatal(err)
+			}
+			copyLog(t, m, n, durable, 1<<20, 100)
+			want, got := make([]byte, 64*chunk), make([]byte, 64*chunk)
+			if err := errors.Join(m.ReadAt(want, 0), n.ReadAt(got, 0)); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(want, got) {
+				t.Error("a mirror that was fed from the log is not what its source is")
+			}
+			for _, v := range []*aodi.Volume{src, m, n} {
+				if err := v.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// stagePart stages all that the source has from a position on as a part of an epoch, and gives it up.
+func stagePart(t *testing.T, src, dst *aodi.Volume, from aodi.Position) {
+	t.Helper()
+	_, durable := src.Pointers()
+	r, err := src.ReadLog(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var b aodi.LogBatch
+	for r.Position() < durable {
+		if err := r.Next(durable, 8<<20, &b); err != nil {
+			t.Fatal(err)
+		}
+		if err := dst.Stage(&b, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := dst.Unstage(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRoleChangeWithoutSpace ensures that a role which cannot be made durable for want of space, at whichever request for it, is
+// the old one, and that it has changed when the answer says so: also after a crash, and nothing that was flushed is lost.
+func TestRoleChangeWithoutSpace(t *testing.T) {
+	for _, to := range []aodi.Role{aodi.RoleMirror, aodi.RolePrimary} {
+		changed := false
+		for i := 0; !changed && i < 400; i++ {
+			m := newDisk(t, 1<<30)
+			create(t, m, 64*512*chunk, 32)
+			var left atomic.Int64
+			left.Store(1 << 40)
+			v := open(t, &disk.Faulty{Disk: m, Rule: func(op disk.Op, _ int64, _ int) error {
+				if (op == disk.OpReserve || op == disk.OpGrow) && left.Add(-1) < 0 {
+					return syscall.ENOSPC
+				}
+				return nil
+			}}, quiet)
+			for k := range 26 + int64(i%20) { // so that now this, now that checkpoint needs another segment
+				if err := v.WriteAt(stamped(1), k*512*chunk, k%7 == 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			change := func() error { return v.Demote(false) }
+			if to == aodi.RolePrimary {
+				if err := v.Demote(false); err != nil {
+					t.Fatal(err)
+				}
+				change = v.Promote
+			}
+			was := v.Role()
+			left.Store(int64(i / 20))
+			err := change()
+			none := left.Swap(1<<40) < 0
+			changed = err == nil && !none && i%20 == 19 // it needed no more
+			now := v.Role()
+			if (err == nil) != (now == to) || err != nil && now != was {
+				t.Fatalf("request %d: from %s to %s: %v, and it is a %s", i, was, to, err, now)
+			}
+			if now == aodi.RolePrimary {
+				if err := v.WriteAt(stamped(2), 2*chunk, true); err != nil {
+					t.Fatalf("request %d: %v", i, err)
+				}
+			}
+			after := m.Crash(newRand(uint64(i)))
+			_ = v.Close()
+			check(t, after)
+			v = open(t, after, quiet)
+			got := make([]byte, chunk)
+			if err := v.ReadAt(got, 2*chunk); err != nil || v.Role() != now || now == aodi.RolePrimary && !bytes.Equal(got, stamped(2)) {
+				t.Fatalf("request %d: to %s: it was a %s, and comes up as a %s: %v", i, to, now, v.Role(), err)
+			}
+			if err := v.Close(); err != nil {
+				t.Fatal(err)
+			}
+			free(t, after)
+		}
+		if !changed {
+			t.Errorf("it never became a %s", to)
+		}
+	}
+}
+
+// TestEmptyPrimaryStays ensures that a volume to which nothing was written is not demoted: nobody could promote it again.
+func TestEmptyPrimaryStays(t *testing.T) {
+	d := newDisk(t, 1<<30)
+	create(t, d, 64*chunk, 32)
+	v := open(t, d, quiet)
+	if err := v.Demote(false); !errors.Is(err, aodi.ErrNothingWritten) || v.Role() != aodi.RolePrimary {
+		t.Errorf("%v, and it is a %s", err, v.Role())
+	}
+	if err := errors.Join(v.WriteAt(stamped(1), 0, false), v.Demote(false), v.Promote(), v.WriteAt(stamped(2), 0, false), v.Close()); err != nil {
+		t.Error(err)
+	}
+}
