@@ -44,8 +44,8 @@ func (p *Peer) welcome(l *link, r *wire.Reader, h *wire.Hello) (*feed, error) {
 	return f, nil
 }
 
-// errLed is the end of a connection on which the sides had changed places.
-var errLed = errors.New("it was a mirror")
+// errLed marks the end of a connection on which the sides had changed places.
+var errLed = errors.New("fed from here")
 
 // meet is for a volume that is a primary, as its source is, or was: it becomes the mirror if it is an old primary that the
 // other has succeeded, and nobody has written to it; else it says who it is. On nil the source may go on.
@@ -58,11 +58,11 @@ func (p *Peer) meet(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
 	if other := (Head{h.Lineage, h.DurablePtr}); h.Size >= info.Size && other.succeeds(Head{info.Lineage, durable}) && t.v.Untouched() {
 		return p.stepDown(t, other)
 	}
-	if err := p.sayPrimary(t, l, r, h); err != nil {
+	err := p.sayPrimary(t, l, r, h)
+	if !errors.Is(err, errLed) {
 		t.note(err)
-		return err
 	}
-	return errLed
+	return err
 }
 
 // check holds a HELLO against the volume. An empty mirror takes any source.
@@ -193,6 +193,7 @@ func (t *target) end() {
 	t.gone = true
 	f := t.feed
 	t.mu.Unlock()
+	t.endLeading()
 	if f != nil {
 		f.stop(refusef(wire.CodeClosing, "peer %q stops serving %q", f.p.cfg.Name, t.name))
 		<-f.done

@@ -169,7 +169,9 @@ func (f *feed) runReceive(r *wire.Reader) error {
 
 // lost makes a reason of what the reader says; a frame without sense is told to the source.
 func (f *feed) lost(err error) error {
-	switch {
+	switch why := f.l.because(nil); {
+	case why != nil:
+		return why
 	case err == io.EOF:
 		return fmt.Errorf("the source hung up")
 	case errors.Is(err, wire.ErrMagic), errors.Is(err, wire.ErrChecksum), errors.Is(err, wire.ErrInvalid),

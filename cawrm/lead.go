@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,21 +48,92 @@ const maxFollowers = 32
 
 // lead feeds the other side until the link ends.
 func (p *Peer) lead(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
-	l.renewReads()
 	m := t.follower(l, h)
 	if m == nil {
 		return refusef(wire.CodeBusy, "%q has %d followers already", t.name, maxFollowers)
 	}
+	g, err := t.beginLeading(m)
+	if err != nil {
+		return err
+	}
+	defer t.ended(m, g)
 	l.sent = &m.sent // nobody else uses the link yet
 	p.visitors.leave(l)
 	defer p.visitors.enter(l)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { l.Close() })
+	// Peer.Close has ended reads before it ended g, if it was before this: what ends g closes the link, which no renewal takes back.
+	l.renewReads()
+	stop := context.AfterFunc(g.ctx, func() { l.closeFor(context.Cause(g.ctx)) })
 	defer stop()
-	_, err := m.run(ctx, l, r)
+	_, err = m.run(g.ctx, l, r)
+	if err = l.because(err); p.closed.Load() {
+		err = errClosed // Close ends reads before it closes the link
+	}
 	m.down(err)
-	return err
+	return fmt.Errorf("%w: %w", errLed, err)
+}
+
+// leading is the feeding of a follower over one connection.
+type leading struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when nothing of it uses the volume any more
+}
+
+// beginLeading lets a follower be fed until endLeading, or its next connection: the one before is dead then, though nobody has told
+// this side.
+func (t *target) beginLeading(m *Mirror) (*leading, error) {
+	g := &leading{done: make(chan struct{})}
+	g.ctx, g.cancel = context.WithCancelCause(context.Background())
+	for {
+		before, err := t.claimLeading(m, g)
+		if before == nil {
+			return g, err
+		}
+		before.cancel(fmt.Errorf("replaced by a new connection of the same mirror"))
+		<-before.done
+	}
+}
+
+// claimLeading makes g the one that feeds m, or returns the one before.
+func (t *target) claimLeading(m *Mirror, g *leading) (before *leading, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch before := t.led[m]; {
+	case t.p.closed.Load(): // asked under t.mu: one that gets in before is ended by Close
+		return nil, refusef(wire.CodeClosing, "peer %q is stopping", t.p.cfg.Name)
+	case t.gone:
+		return nil, refusef(wire.CodeUnknownName, "peer %q serves no volume named %q any more", t.p.cfg.Name, t.name)
+	case before != nil:
+		return before, nil
+	}
+	t.led[m] = g
+	return nil, nil
+}
+
+// ended is the end of g.
+func (t *target) ended(m *Mirror, g *leading) {
+	t.mu.Lock()
+	delete(t.led, m)
+	t.mu.Unlock()
+	g.cancel(nil)
+	close(g.done)
+}
+
+// endLeading ends what is fed and waits: afterwards no follower uses the volume. The volume was removed, or the peer is closed.
+func (t *target) endLeading() {
+	t.mu.Lock()
+	all, followers := slices.Collect(maps.Values(t.led)), slices.Collect(maps.Values(t.followers))
+	t.mu.Unlock()
+	for _, g := range all {
+		g.cancel(errClosed)
+		<-g.done
+	}
+	for _, m := range followers {
+		m.mu.Lock()
+		m.closing = true
+		m.mu.Unlock()
+		m.checking.Wait() // who compares reads the volume
+	}
 }
 
 // follower is the mirror of this volume that has come by itself from there: there is one for each container.

@@ -27,7 +27,8 @@ type link struct {
 	secure  *secured      // TLS over this link, once both sides have proved who they are; nil: none
 
 	mu    sync.Mutex
-	fixed bool // the read deadline was set for good, Read does not move it
+	fixed bool  // the read deadline was set for good, Read does not move it
+	why   error // of closeFor
 }
 
 func newLink(c net.Conn, silence time.Duration, sent *atomic.Int64) *link {
@@ -48,6 +49,26 @@ func (l *link) Read(p []byte) (int, error) {
 		err = fmt.Errorf("the link is stalled: nothing was heard for %v", l.silence)
 	}
 	return n, err
+}
+
+// closeFor closes the link for a reason of this side's own. Any goroutine; the first reason counts.
+func (l *link) closeFor(why error) {
+	l.mu.Lock()
+	if l.why == nil {
+		l.why = why
+	}
+	l.mu.Unlock()
+	l.Close()
+}
+
+// because is the reason for which this side has closed the link, else err, with which reading or writing has ended.
+func (l *link) because(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.why != nil {
+		return l.why
+	}
+	return err
 }
 
 func (l *link) isFixed() bool {

@@ -344,7 +344,7 @@ func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
 		return false, err
 	}
 	defer l.Close()
-	stop := context.AfterFunc(ctx, func() { l.Close() })
+	stop := context.AfterFunc(ctx, func() { l.closeFor(errClosed) })
 	defer stop()
 	r := wire.NewReader(l.stream())
 	defer r.Release()

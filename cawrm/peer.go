@@ -71,7 +71,8 @@ type target struct {
 	conflict  string // which other writable head was met
 	tail      string // the snapshot of what only this volume had
 	followers map[format.UUID]*Mirror
-	receiving bool // a delta file
+	led       map[*Mirror]*leading // those that are being fed
+	receiving bool                 // a delta file
 }
 
 // NewPeer makes a peer without volumes.
@@ -101,7 +102,7 @@ func (p *Peer) AddVolume(name string, v *aodi.Volume) error {
 	if p.targets[name] != nil {
 		return fmt.Errorf("peer: a volume named %q is there already", name)
 	}
-	p.targets[name] = &target{p: p, name: name, v: v, followers: map[format.UUID]*Mirror{}}
+	p.targets[name] = &target{p: p, name: name, v: v, followers: map[format.UUID]*Mirror{}, led: map[*Mirror]*leading{}}
 	return nil
 }
 
@@ -211,14 +212,14 @@ func (p *Peer) feed(l *link, r *wire.Reader, h *wire.Hello) error {
 		log.Info("source connected", "container", h.Container, "position", f.position())
 		p.tell(EventFed, h.Name, "fed by %v", l)
 		err = f.run(r)
-		log.Warn("source gone", "reason", err, "position", f.position())
-		p.tell(EventGone, h.Name, "%v: %v", l, err)
+		p.gone(log, f, err)
 		p.visitors.enter(l)
 		if errors.Is(err, errHanded) {
 			err = f.taken()
 		}
-	case err == errLed:
-		return nil
+	case errors.Is(err, errLed): // the mirror that it was has told
+	case p.closed.Load():
+		log.Info("source sent away", "reason", errClosed)
 	default:
 		p.garbage.Do(func() {
 			log.Warn("source refused", "reason", err)
@@ -228,6 +229,16 @@ func (p *Peer) feed(l *link, r *wire.Reader, h *wire.Hello) error {
 		})
 	}
 	return err
+}
+
+// gone tells that a source is not there any more. That this side stops is no news of the source.
+func (p *Peer) gone(log *slog.Logger, f *feed, err error) {
+	if p.closed.Load() || err == errClosed {
+		log.Info("source sent away", "reason", errClosed, "position", f.position())
+		return
+	}
+	log.Warn("source gone", "reason", err, "position", f.position())
+	p.tell(EventGone, f.hello.Name, "%v: %v", f.l, err)
 }
 
 func (p *Peer) tell(kind EventKind, volume, format string, args ...any) {
@@ -270,6 +281,7 @@ func (p *Peer) Close() {
 	p.mu.Unlock()
 	for _, t := range targets {
 		t.stopFeed(refusef(wire.CodeClosing, "peer %q is stopping", p.cfg.Name))
+		t.endLeading()
 	}
 	p.wg.Wait()
 }
