@@ -226,34 +226,23 @@ func (v *Volume) nextSegmentLocked(frees bool) (waited bool, err error) {
 		v.room.Wait()
 		return true, nil
 	}
-	if !frees && !v.bounded() {
-		if has, err := v.ready.hasSpares(); err != nil {
-			return true, v.awaitSpaceLocked(err)
-		} else if !has {
-			v.room.Wait()
-			return true, nil
-		}
-	}
 	if wait := v.paceLocked(keep); wait > 0 { // the cleaner was told when the last one was taken: each of its rounds wakes us
 		t := time.AfterFunc(wait, func() { v.mu.Lock(); defer v.mu.Unlock(); v.room.Broadcast() })
 		defer t.Stop()
 		v.room.Wait()
 		return true, nil
 	}
-	next, ok := v.ready.takeSpare()
-	if !ok {
-		v.mapMu.Lock()
-		next.segment, next.written, err = v.segs.take(v.segmentLimit(), keep)
-		v.mapMu.Unlock()
-	}
+	v.mapMu.Lock()
+	after, written, err := v.segs.take(v.segmentLimit(), keep)
+	v.mapMu.Unlock()
 	if err != nil {
 		return true, v.awaitSpaceLocked(err)
 	}
 	v.taken = v.now()
 	v.relief.request()
 	v.sealLocked()
-	v.head.Segment, v.head.Chunk, v.head.Next = v.head.Next, 0, next.segment
-	v.ready.want(next.segment, v.flushes.Swap(0) > zeroAheadFlushes && !next.written)
+	v.head.Segment, v.head.Chunk, v.head.Next = v.head.Next, 0, after
+	v.ready.want(after, v.flushes.Swap(0) > zeroAheadFlushes && !written)
 	return false, nil
 }
 

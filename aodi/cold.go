@@ -3,7 +3,6 @@ package aodi
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"cawrm/aodi/format"
 	recovery "cawrm/recover"
@@ -308,11 +307,7 @@ func (v *Volume) nextCold() error {
 	defer v.mapMu.Unlock()
 	if err != nil {
 		delete(v.segs.taken, seg) // it is free, and found again by the next try
-		s, ok := v.ready.takeSpare()
-		if !errors.Is(err, syscall.ENOSPC) || !ok {
-			return err
-		}
-		seg = s.segment
+		return err
 	}
 	v.cold = coldHead{segment: seg, slots: make([]format.Entry, v.geo.Slots()), buf: v.cold.buf}
 	return nil

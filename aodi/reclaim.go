@@ -62,12 +62,6 @@ func (v *Volume) dropResidentLocked(seg uint32) {
 	v.resident = left
 }
 
-func (v *Volume) hasKept() bool {
-	v.mapMu.RLock()
-	defer v.mapMu.RUnlock()
-	return len(v.segs.kept) > 0
-}
-
 // punch gives back the space of all free segments but the keep youngest.
 func (v *Volume) punch(keep int) {
 	for {
@@ -146,7 +140,6 @@ func (v *Volume) rest() error {
 			err = v.Checkpoint()
 		}
 	}
-	v.releaseSpares()
 	v.punch(0)
 	return err
 }

@@ -207,16 +207,19 @@ func (v *Volume) awaitSpaceLocked(err error) error {
 	return err
 }
 
-// hasDead tells whether checkpoints could free anything.
+// hasDead tells whether checkpoints could free anything, or one that is under way does.
 func (v *Volume) hasDead() bool {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
-	return len(v.segs.dead) > 0 || len(v.snaps) > 0
+	return len(v.segs.dead) > 0 || len(v.snaps) > 0 || len(v.segs.taken) > 0
 }
 
 // relieve does what checkpoints can do for a write that waits, where nobody cleans.
 func (v *Volume) relieve() error {
 	n, err := v.FreeDead()
+	if n == 0 && err == nil && v.hasDead() { // what the log has just filled comes with the second
+		n, err = v.FreeDead()
+	}
 	for more := n == 0; more && err == nil; {
 		gave := v.gave()
 		if more, err = v.Relieve(); v.gave() != gave {
