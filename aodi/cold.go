@@ -347,7 +347,7 @@ func (v *Volume) recoverCold(m *format.Meta) error {
 	}
 	c := coldHead{segment: m.ColdSegment, chunk: m.ColdChunk, max: row.MaxPosition, slots: make([]format.Entry, v.geo.Slots())}
 	for at := uint32(0); at < c.chunk; {
-		n, crc, err := v.refillSlot(c.segment, at, c.slots)
+		n, crc, err := v.refillSlot(c.segment, at, format.BatchCold, c.slots)
 		if err != nil {
 			return err
 		}

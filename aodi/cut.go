@@ -388,7 +388,7 @@ func (c *Cut) loadSlots(seg uint32, old bool) ([]format.Entry, error) {
 		case seg == c.log.Segment:
 			end = c.log.Chunk
 		}
-		return slots, v.refillSlots(seg, end, slots)
+		return slots, v.refillSlots(seg, end, row.Kind, slots)
 	}
 	return nil, fmt.Errorf("%s: the map leads to segment %d, which is free; run `cawrm check`", v.d.Name(), seg)
 }

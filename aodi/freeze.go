@@ -144,7 +144,8 @@ const sweepRows = 16 * format.RowsPerPage
 //
 // The log since the checkpoint before is what recovery follows from there, should the meta chunk of this one be damaged. Were
 // a part of it used again, it would end early, and what was flushed behind it would be lost without a word. It is kept until
-// the next checkpoint has taken the place of the one before. Where space is short it is not: then one copy of the meta chunk
+// the next checkpoint has taken the place of the one before. So is a segment that was a head at the checkpoint before: recovery reads
+// back what is in it. Where space is short it is not: then one copy of the meta chunk
 // must do.
 func (v *Volume) collectDeadLocked(f *frozen) error {
 	if err := v.segs.lookBack(sweepRows); err != nil {
@@ -156,7 +157,7 @@ func (v *Volume) collectDeadLocked(f *frozen) error {
 		if err != nil {
 			return err
 		}
-		if v.segs.recentLog(r) || v.segs.held(seg, r) || v.segs.filled[seg] && !short || v.remembersLocked(r) {
+		if v.segs.recentLog(r) || v.segs.held(seg, r) || (v.segs.filled[seg] || v.segs.young[seg]) && !short || v.remembersLocked(r) {
 			continue
 		}
 		if r.Kind == format.BatchLog {

@@ -184,7 +184,7 @@ func (v *Volume) recover(c *recovery.Container) (recovery.Rolled, error) {
 			v.passed = append(v.passed, seg)
 		}
 	}
-	return rolled, v.refillSlots(v.head.Segment, v.head.Chunk, v.slots)
+	return rolled, v.refillSlots(v.head.Segment, v.head.Chunk, format.BatchLog, v.slots)
 }
 
 // recoverHeads makes the rows of the heads say open, which a new container's do not yet, and reads back the
@@ -212,7 +212,7 @@ func (v *Volume) recoverHeads(m *format.Meta) error {
 		return err
 	}
 	v.ckpt.head.slots = make([]format.Entry, v.geo.Slots())
-	return v.refillSlots(m.MetaSegment, m.MetaChunk, v.ckpt.head.slots)
+	return v.refillSlots(m.MetaSegment, m.MetaChunk, format.BatchMeta, v.ckpt.head.slots)
 }
 
 // replay applies one batch that recovery found.
@@ -256,7 +256,7 @@ func (v *Volume) resummarize(seg uint32) error {
 	slots := make([]format.Entry, v.geo.Slots())
 	end := uint32(0)
 	for recovery.Fits(v.geo, end) {
-		n, _, err := v.refillSlot(seg, end, slots)
+		n, _, err := v.refillSlot(seg, end, format.BatchLog, slots)
 		if err != nil {
 			return err
 		}
@@ -269,9 +269,9 @@ func (v *Volume) resummarize(seg uint32) error {
 }
 
 // refillSlots reads a head segment's batch headers, up to chunk end, back into its summary.
-func (v *Volume) refillSlots(seg, end uint32, slots []format.Entry) error {
+func (v *Volume) refillSlots(seg, end uint32, kind format.BatchKind, slots []format.Entry) error {
 	for at := uint32(0); at < end; {
-		n, _, err := v.refillSlot(seg, at, slots)
+		n, _, err := v.refillSlot(seg, at, kind, slots)
 		if err != nil {
 			return err
 		}
@@ -281,7 +281,7 @@ func (v *Volume) refillSlots(seg, end uint32, slots []format.Entry) error {
 }
 
 // refillSlot is refillSlots for one batch; it returns the batch's chunks and its header's checksum.
-func (v *Volume) refillSlot(seg, at uint32, slots []format.Entry) (chunks, crc uint32, err error) {
+func (v *Volume) refillSlot(seg, at uint32, kind format.BatchKind, slots []format.Entry) (chunks, crc uint32, err error) {
 	buf := chunkPool.Get().(*[]byte)
 	defer chunkPool.Put(buf)
 	off := int64(v.geo.Phys(seg, at)) * chunkSize
@@ -291,6 +291,10 @@ func (v *Volume) refillSlot(seg, at uint32, slots []format.Entry) (chunks, crc u
 	var h format.BatchHeader
 	if err := h.Decode(*buf); err != nil {
 		return 0, 0, fmt.Errorf("%s: batch header at byte %d: %w; run `cawrm check`", v.d.Name(), off, err)
+	}
+	if h.Kind != kind || h.Tag != v.tag {
+		return 0, 0, fmt.Errorf("%s: the batch at byte %d is not of the head that was there: the segment was used again since this checkpoint; run `cawrm check --repair`",
+			v.d.Name(), off)
 	}
 	if at+h.Chunks() > v.geo.Slots() {
 		return 0, 0, fmt.Errorf("%s: batch at byte %d does not fit its segment; run `cawrm check`", v.d.Name(), off)
