@@ -49,10 +49,11 @@ func (v *Volume) Relocate(seg uint32, between func() error) (int, error) {
 	if err := v.failure(); err != nil {
 		return 0, err
 	}
-	kind, err := v.cleanable(seg)
+	kind, err := v.beginMove(seg)
 	if err != nil {
 		return 0, err
 	}
+	defer v.endMove()
 	slots, err := v.readSummary(seg)
 	if err != nil {
 		return 0, err
@@ -95,10 +96,11 @@ type relocation struct {
 	live    []uint32 // slots of the chunks that are moved next
 }
 
-// cleanable tells whether a segment can be cleaned: all of it is on the disk, and it would be free afterwards.
-func (v *Volume) cleanable(seg uint32) (format.BatchKind, error) {
-	v.mapMu.RLock()
-	defer v.mapMu.RUnlock()
+// beginMove tells whether a segment can be cleaned: all of it is on the disk, and it would be free afterwards. It is not freed before
+// endMove, also when it dies: used again, it could hold the same logical chunk at the same place, newer than what cleaning knows of it.
+func (v *Volume) beginMove(seg uint32) (format.BatchKind, error) {
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
 	if uint64(seg) >= v.segs.count {
 		return 0, fmt.Errorf("segment %d of %d: %w", seg, v.segs.count, ErrNotCleanable)
 	}
@@ -106,7 +108,16 @@ func (v *Volume) cleanable(seg uint32) (format.BatchKind, error) {
 	if err == nil && !v.cleanableLocked(seg, r) {
 		err = fmt.Errorf("segment %d: %w", seg, ErrNotCleanable)
 	}
+	if err == nil {
+		v.segs.moving = seg
+	}
 	return r.Kind, err
+}
+
+func (v *Volume) endMove() {
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	v.segs.moving = noSegment
 }
 
 // pauseCleaning lets nothing be moved until resume: what was read of a map stays true.

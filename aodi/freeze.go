@@ -157,7 +157,7 @@ func (v *Volume) collectDeadLocked(f *frozen) error {
 		if err != nil {
 			return err
 		}
-		if v.segs.recentLog(r) || v.segs.held(seg, r) || (v.segs.filled[seg] || v.segs.young[seg]) && !short || v.remembersLocked(r) {
+		if v.segs.recentLog(r) || v.segs.held(seg, r) || (v.segs.filled[seg] || v.segs.young[seg]) && !short || v.remembersLocked(r) || seg == v.segs.moving {
 			continue
 		}
 		if r.Kind == format.BatchLog {

@@ -195,19 +195,28 @@ func (v *Volume) readRun(at *snapshot, lba uint64, refs []ref, p []byte, wait bo
 	return nil
 }
 
-// reread decides about a chunk that did not match.
+// reread decides about a chunk that did not match. Its segment can have been freed and used again while it was read, even so that the
+// map leads to the same place again: so it counts only when the place does not match while no segment is given out.
 func (v *Volume) reread(at *snapshot, lba uint64, r ref, p []byte) error {
-	v.mapMu.RLock()
-	now, err := v.treeLocked(at).refAt(lba)
-	v.mapMu.RUnlock()
-	if err != nil {
-		return err
-	}
-	if now != r {
-		return v.readChunks(at, lba, p, true)
+	for again := true; again; {
+		before := v.segs.reuses.Load()
+		v.mapMu.RLock()
+		now, err := v.treeLocked(at).refAt(lba)
+		moved := now != r || v.residentLocked(r.Phys()) != nil
+		v.mapMu.RUnlock()
+		if err != nil {
+			return err
+		}
+		if moved {
+			return v.readChunks(at, lba, p, true)
+		}
+		if err := v.d.ReadAt(p, int64(r.Phys())*chunkSize); err != nil || r.Matches(format.Sum(p)) {
+			return err
+		}
+		again = v.segs.reuses.Load() != before
 	}
 	v.corrupt.Add(1)
-	err = &CorruptError{Disk: v.d.Name(), What: "chunk", LBA: lba, Offset: int64(r.Phys()) * chunkSize}
+	err := &CorruptError{Disk: v.d.Name(), What: "chunk", LBA: lba, Offset: int64(r.Phys()) * chunkSize}
 	v.log.Error("read refused", "err", err)
 	return err
 }

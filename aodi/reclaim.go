@@ -73,6 +73,7 @@ func (v *Volume) punch(keep int) {
 		seg := v.segs.kept[0]
 		v.segs.kept = v.segs.kept[1:]
 		v.segs.taken[seg] = true // nothing new can come there meanwhile
+		v.segs.reuses.Add(1)     // who reads it still looks again
 		v.mapMu.Unlock()
 		if err := v.d.Punch(int64(v.geo.Phys(seg, 0))*format.ChunkSize, v.geo.SegmentBytes()); err != nil {
 			v.log.Warn("space of a free segment was not given back", "segment", seg, "err", err)

@@ -29,6 +29,7 @@ type segmentTable struct {
 	recent []format.Position // ends of the segments of the log that were sealed last
 	filled map[uint32]bool   // not to be freed by the next checkpoint: filled by the log, or cleaned, since the last one
 	keep   int               // how many of these there are
+	moving uint32            // being cleaned, so it is not freed; noSegment: none
 	live   int64             // chunks of data that a map refers to
 	drops  atomic.Uint64     // counts what was replaced or discarded
 	young  map[uint32]bool   // not to be cleaned before the next checkpoint: sealed since the last one, so that not all of it need be on the disk, or its pages wait for it
