@@ -232,6 +232,7 @@ func TestDeletedSnapshotsGiveSpaceBack(t *testing.T) {
 	if left := live(); left > full/6+100 {
 		t.Fatalf("of %d live chunks with 5 snapshots, %d are left without them", full, left)
 	}
+	k.must(k.v.Close()) // its disk's memory goes to the next test
 }
 
 // TestCrashAtEachStepOfASnapshot ensures that a power loss at any operation of making and deleting snapshots leaves each as a
