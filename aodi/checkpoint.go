@@ -24,8 +24,9 @@ import (
 
 // checkpointer is the state of checkpoints.
 type checkpointer struct {
-	run turn // one at a time
-	seq uint64
+	run  turn // one at a time
+	seq  uint64
+	keep int // free segments that kept their space after the last one
 
 	space     sync.Mutex      // one reserveMeta at a time
 	place     format.LogPlace // where recovery goes on from the last one; guarded by Volume.mapMu, like the three below
@@ -84,12 +85,10 @@ func (v *Volume) runCheckpoint() {
 	last := v.now()
 	lastWrite, rested := last, false
 	for {
-		asked := false
 		select {
 		case <-v.ckpt.quit:
 			return
-		case <-v.ckpt.wake:
-			asked = true
+		case <-v.ckpt.wake: // often while the one that was asked for was under way
 		case <-tick.C:
 		}
 		bytes := v.sinceCheckpoint.Load()
@@ -98,7 +97,7 @@ func (v *Volume) runCheckpoint() {
 		}
 		due := bytes >= v.checkpointBytes() || v.mapMemory() > v.opt.MapMemory/2 ||
 			bytes > 0 && v.now().Sub(last) >= v.opt.CheckpointInterval
-		if (asked || due) && v.failure() == nil {
+		if (due || v.relief.waiting.Load() > 0) && v.failure() == nil {
 			var err error
 			if v.hasCleaner() {
 				err = v.Checkpoint()
@@ -118,7 +117,7 @@ func (v *Volume) runCheckpoint() {
 			v.room.Broadcast()
 			v.mu.Unlock()
 			last = v.now()
-		} else if bytes == 0 && !rested && v.now().Sub(lastWrite) >= restAfter && v.failure() == nil {
+		} else if bytes == 0 && !rested && v.now().Sub(lastWrite) >= v.restDue() && v.failure() == nil {
 			if err := v.rest(); err != nil {
 				v.log.Warn("space was not given back", "err", err)
 			}
@@ -266,5 +265,6 @@ func (v *Volume) settle(f *frozen) {
 	}
 	v.mapMu.Unlock()
 	v.reclaim(append(f.dead, f.void...))
-	v.punch(max(2*f.opened, minKept))
+	v.ckpt.keep = max(2*f.opened, v.ckpt.keep/2, minKept)
+	v.punch(v.ckpt.keep)
 }

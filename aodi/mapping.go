@@ -56,6 +56,7 @@ func (v *Volume) mapRangeLocked(h *head, lba, end uint64, kind format.Kind, step
 	if kind == format.KindZero {
 		to = format.ZeroRef
 	}
+	v.givenUp.Store(true)
 	first, last = end, lba
 	for lba < end && steps > 0 {
 		index := lba / format.RefsPerPage

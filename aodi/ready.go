@@ -16,6 +16,7 @@ const zeroAheadFlushes = 16
 type readiness struct {
 	mu    sync.Mutex
 	state map[uint32]*readyState
+	whole map[uint32]bool // segments that were reserved in this life and not given back since
 	wake  chan struct{}
 }
 
@@ -25,7 +26,7 @@ type readyState struct {
 }
 
 func newReadiness() *readiness {
-	return &readiness{state: map[uint32]*readyState{}, wake: make(chan struct{}, 1)}
+	return &readiness{state: map[uint32]*readyState{}, whole: map[uint32]bool{}, wake: make(chan struct{}, 1)}
 }
 
 func (r *readiness) want(seg uint32, zero bool) {
@@ -101,10 +102,35 @@ func (v *Volume) runReady() {
 	}
 }
 
+// reserved tells whether a segment has all its space, as far as this life knows.
+func (r *readiness) reserved(seg uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.whole[seg]
+}
+
+// got notes that all of a segment's space was reserved, gone that it is given back.
+func (r *readiness) got(seg uint32) {
+	r.mu.Lock()
+	r.whole[seg] = true
+	r.mu.Unlock()
+}
+
+func (r *readiness) gone(seg uint32) {
+	r.mu.Lock()
+	delete(r.whole, seg)
+	r.mu.Unlock()
+}
+
+// makeReady reserves a segment's space, unless it has it. To ask the file system costs more than the call: ext4 lets all direct
+// writes to the file end first, and begins none meanwhile.
 func (v *Volume) makeReady(seg uint32, zero bool) error {
 	off, n := int64(v.geo.Phys(seg, 0))*format.ChunkSize, v.geo.SegmentBytes()
-	if err := v.d.Reserve(off, n); err != nil {
-		return err
+	if !v.ready.reserved(seg) {
+		if err := v.d.Reserve(off, n); err != nil {
+			return err
+		}
+		v.ready.got(seg)
 	}
 	if zero {
 		return v.d.Zero(off, n)

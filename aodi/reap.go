@@ -76,6 +76,7 @@ func (v *Volume) reap() (more bool, err error) {
 		if i+1 < len(v.snaps) {
 			over = &v.snaps[i+1].head
 		}
+		v.givenUp.Store(true)
 		w := reapWalk{v: v, s: &s.head, over: over, left: reapStep}
 		if err := w.page(uint8(s.tree.height-1), 0, s.tree.root); err != nil {
 			return false, err

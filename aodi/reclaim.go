@@ -18,8 +18,12 @@ import (
 // A batch that an earlier life of the segment left there is not taken for one of the new: its sequence number is older.
 
 const (
-	minKept   = 4               // free segments that keep their space, whatever the load
-	restAfter = 5 * time.Second // without a write, all space goes back
+	minKept = 4 // free segments that keep their space, whatever the load; else what two checkpoints brought
+
+	// Without a write for so long all space goes back: soon when some was given up, by a discard or with a snapshot; not so soon
+	// when all of it was only written over, since the next writes will want as much.
+	restAfter     = 5 * time.Second
+	restOverwrite = 30 * time.Second
 )
 
 // voidSegment is a segment of a mirror that holds nothing but an epoch that was given up.
@@ -75,6 +79,7 @@ func (v *Volume) punch(keep int) {
 		v.segs.taken[seg] = true // nothing new can come there meanwhile
 		v.segs.reuses.Add(1)     // who reads it still looks again
 		v.mapMu.Unlock()
+		v.ready.gone(seg)
 		if err := v.d.Punch(int64(v.geo.Phys(seg, 0))*format.ChunkSize, v.geo.SegmentBytes()); err != nil {
 			v.log.Warn("space of a free segment was not given back", "segment", seg, "err", err)
 		}
@@ -127,6 +132,14 @@ func (v *Volume) Relieve() (more bool, err error) {
 // GiveBack gives all space that is not used to the file system. Any goroutine.
 func (v *Volume) GiveBack() error { return v.rest() }
 
+// restDue is how long a volume must be left alone before its space goes back.
+func (v *Volume) restDue() time.Duration {
+	if v.givenUp.Load() {
+		return restAfter
+	}
+	return restOverwrite
+}
+
 // rest is for a volume that is not written to: short lags are over, and what is free goes back to the file system.
 func (v *Volume) rest() error {
 	v.mapMu.Lock()
@@ -141,6 +154,7 @@ func (v *Volume) rest() error {
 			err = v.Checkpoint()
 		}
 	}
+	v.givenUp.Store(false)
 	v.punch(0)
 	return err
 }

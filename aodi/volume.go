@@ -148,6 +148,7 @@ type Volume struct {
 	dur             *durability
 	flushes         atomic.Int64  // since the head's segment was opened
 	sinceCheckpoint atomic.Int64  // bytes appended
+	givenUp         atomic.Bool   // chunks were discarded, or a snapshot deleted, since it rested
 	moved           atomic.Uint64 // data chunks that cleaning wrote, since it was opened
 	corrupt         atomic.Uint64
 	mended          atomic.Uint64

@@ -10,6 +10,10 @@ import (
 // device can do it without waiting: its payload lies in the read buffer as a whole.
 const inlineMax = 256 << 10
 
+// overlapMin is the size, in bytes, from which a read is a worker's when another request is at hand: the device is read for the
+// one while the other's data are sent. For less the two processors gain nothing over one with a warm cache.
+const overlapMin = 256 << 10
+
 // flushAt is how many bytes of inline replies are sent off while more requests are at hand: the
 // client can go on, and the replies are still in the processor's cache.
 const flushAt = 128 << 10
@@ -118,7 +122,8 @@ func (c *conn) read(r *request) error {
 		c.done(r)
 		return nil
 	}
-	if dev := c.view.export.nonblocking; dev != nil && n <= inlineMax {
+	overlap := n >= overlapMin && c.r < c.w
+	if dev := c.view.export.nonblocking; dev != nil && n <= inlineMax && !overlap {
 		head := c.view.mode.dataHeaderSize()
 		c.room(head + n)
 		at := len(c.out)
