@@ -86,6 +86,8 @@ type write struct {
 // openBatchLocked returns the batch that takes the next record. It waits, with mu released, for a buffer
 // and for a segment that is ready. frees: the record frees more space than it takes. Errors: ENOSPC, and the volume's failure.
 func (v *Volume) openBatchLocked(frees bool) (*batch, error) {
+	var wait spaceWait
+	defer wait.end(v)
 	for {
 		if err := v.failure(); err != nil {
 			return nil, err
@@ -101,12 +103,13 @@ func (v *Volume) openBatchLocked(frees bool) (*batch, error) {
 			return b, nil
 		}
 		if !recovery.Fits(v.geo, v.head.Chunk) {
-			if waited, err := v.nextSegmentLocked(frees); err != nil {
+			if waited, err := v.nextSegmentLocked(frees, &wait); err != nil {
 				return nil, err
 			} else if waited {
 				continue
 			}
 		}
+		wait.end(v)
 		b := v.takeBufferLocked()
 		if b == nil {
 			v.room.Wait()
@@ -206,22 +209,18 @@ func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 
 // nextSegmentLocked seals the head's segment and moves the head on. It reports that it waited, with mu released,
 // so that the caller looks again. Errors: ENOSPC.
-func (v *Volume) nextSegmentLocked(frees bool) (waited bool, err error) {
+func (v *Volume) nextSegmentLocked(frees bool, w *spaceWait) (waited bool, err error) {
 	keep := v.checkpointKeep()
 	if !frees {
 		keep += v.coldReserve()
-		if err := v.fullLocked(); err != nil {
-			if !v.canForgetLocked() {
-				return false, err
-			}
-			if err = v.awaitSpaceLocked(err); err != nil && v.fullLocked() == nil {
-				err = nil
-			}
-			return true, err
+		if forGood, err := v.fullLocked(); forGood {
+			return false, err
+		} else if err != nil {
+			return true, v.awaitSpaceLocked(w, err)
 		}
 	}
 	if ready, err := v.ready.check(v.head.Next); err != nil {
-		return true, v.awaitSpaceLocked(err)
+		return true, v.awaitSpaceLocked(w, err)
 	} else if !ready {
 		v.room.Wait()
 		return true, nil
@@ -236,8 +235,9 @@ func (v *Volume) nextSegmentLocked(frees bool) (waited bool, err error) {
 	after, written, err := v.segs.take(v.segmentLimit(), keep)
 	v.mapMu.Unlock()
 	if err != nil {
-		return true, v.awaitSpaceLocked(err)
+		return true, v.awaitSpaceLocked(w, err)
 	}
+	v.segs.chance() // what it leaves can hold nothing live
 	v.taken = v.now()
 	v.relief.request()
 	v.sealLocked()

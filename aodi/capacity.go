@@ -58,7 +58,7 @@ func (v *Volume) raiseCapacity(bytes int64) error {
 	}
 	v.capacity.Store(bytes)
 	v.relief.gave++
-	v.relief.barren = 0
+	v.segs.chance()
 	v.room.Broadcast() // there is space now
 	return nil
 }

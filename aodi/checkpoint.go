@@ -1,8 +1,10 @@
 package aodi
 
 import (
+	"errors"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"cawrm/aodi/format"
@@ -102,14 +104,14 @@ func (v *Volume) runCheckpoint() {
 			if v.hasCleaner() {
 				err = v.Checkpoint()
 			} else { // nobody else brings space back
-				v.Round(func() {
-					gave := v.gave()
+				v.Round(func() bool {
 					if due || v.relief.waiting.Load() == 0 {
 						err = v.Checkpoint()
 					}
-					if err == nil && v.relief.waiting.Load() > 0 && v.gave() == gave {
+					if err == nil && v.relief.waiting.Load() > 0 {
 						err = v.relieve()
 					}
+					return err == nil || errors.Is(err, syscall.ENOSPC)
 				})
 			}
 			v.mu.Lock()

@@ -126,6 +126,7 @@ func (c *Cut) Close() {
 }
 
 func (v *Volume) unholdLocked(h *hold) {
+	v.segs.chance()
 	v.segs.holds = slices.DeleteFunc(v.segs.holds, func(x *hold) bool { return x == h })
 }
 

@@ -30,6 +30,7 @@ func (v *Volume) SetHistory(w HistoryWindow) {
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
 	v.opt.History = w
+	v.segs.chance()
 }
 
 // historyCuts is how many cuts a full window has, about.

@@ -165,7 +165,7 @@ func (d *dropper) drop(slot uint64, r ref) {
 func (d *dropper) flush() {
 	if d.n > 0 && d.fail == nil {
 		d.fail = d.v.segs.addLive(d.seg, -d.n)
-		d.v.segs.drops.Add(1)
+		d.v.segs.chance()
 	}
 	d.n = 0
 }

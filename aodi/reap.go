@@ -82,6 +82,7 @@ func (v *Volume) reap() (more bool, err error) {
 			return false, err
 		}
 		if s.gone >= s.tree.leaves() {
+			v.segs.chance()
 			over.under = s.under
 			v.snaps = append(v.snaps[:i:i], v.snaps[i+1:]...)
 			v.sinceCheckpoint.Add(chunkSize) // that it is gone is new, too

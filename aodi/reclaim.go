@@ -93,7 +93,7 @@ func (v *Volume) punch(keep int) {
 // behind would be given in order, what cuts hold that are being shipped, and the oldest part of the history. It does nothing when no
 // write waits. more: something came back, or may with the next call.
 func (v *Volume) Relieve() (more bool, err error) {
-	if v.relief.waiting.Load() == 0 {
+	if v.relief.waiting.Load() == 0 || v.roomy() {
 		return false, nil
 	}
 	v.mapMu.Lock()

@@ -15,24 +15,24 @@ const segmentTreeHeight = 3
 // segmentTable is the table of segments: its rows, which live in a tree and are as of the records that the
 // map holds, and what is taken but not yet in a row. Guarded by Volume.mapMu.
 type segmentTable struct {
-	tree   tree
-	count  uint64            // segments that were ever used: [0, count)
-	free   uint64            // rows below count that are free
-	sweep  uint64            // where the search for a free one goes on
-	taken  map[uint32]bool   // held for a head: the row is still free
-	dead   map[uint32]bool   // sealed segments without a live chunk
-	swept  uint64            // rows below it were looked at for what an earlier life left
-	holds  []*hold           // of cuts that are being shipped
-	kept   []uint32          // free segments that still have their space, oldest first
-	reuses atomic.Uint64     // segments that were given out again
-	fresh  int               // segments opened since the last checkpoint
-	recent []format.Position // ends of the segments of the log that were sealed last
-	filled map[uint32]bool   // not to be freed by the next checkpoint: filled by the log, or cleaned, since the last one
-	keep   int               // how many of these there are
-	moving uint32            // being cleaned, so it is not freed; noSegment: none
-	live   int64             // chunks of data that a map refers to
-	drops  atomic.Uint64     // counts what was replaced or discarded
-	young  map[uint32]bool   // not to be cleaned before the next checkpoint: sealed since the last one, so that not all of it need be on the disk, or its pages wait for it
+	tree    tree
+	count   uint64            // segments that were ever used: [0, count)
+	free    uint64            // rows below count that are free
+	sweep   uint64            // where the search for a free one goes on
+	taken   map[uint32]bool   // held for a head: the row is still free
+	dead    map[uint32]bool   // sealed segments without a live chunk
+	swept   uint64            // rows below it were looked at for what an earlier life left
+	holds   []*hold           // of cuts that are being shipped
+	kept    []uint32          // free segments that still have their space, oldest first
+	reuses  atomic.Uint64     // segments that were given out again
+	fresh   int               // segments opened since the last checkpoint
+	recent  []format.Position // ends of the segments of the log that were sealed last
+	filled  map[uint32]bool   // not to be freed by the next checkpoint: filled by the log, or cleaned, since the last one
+	keep    int               // how many of these there are
+	moving  uint32            // being cleaned, so it is not freed; noSegment: none
+	live    int64             // chunks of data that a map refers to
+	chances atomic.Uint64     // counts what can let a write find space that has found none: what was replaced or discarded, and chance
+	young   map[uint32]bool   // not to be cleaned before the next checkpoint: sealed since the last one, so that not all of it need be on the disk, or its pages wait for it
 }
 
 // hold keeps what a cut refers to from being freed.

@@ -159,6 +159,7 @@ func (v *Volume) DeleteSnapshot(name string) error {
 		err = ErrSnapshotInUse
 	default:
 		s.deleting = true
+		v.segs.chance()
 	}
 	v.mapMu.Unlock()
 	if err != nil {

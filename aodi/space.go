@@ -1,11 +1,6 @@
 package aodi
 
 import (
-	"errors"
-	"fmt"
-	"slices"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"cawrm/aodi/disk"
@@ -18,8 +13,7 @@ import (
 //	cleaning           but checkpointKeep, and what discards need, since both free more than they take
 //	writes             but coldReserve more
 //
-// A write that finds none waits for cleaning, as long as that brings anything; it gets ENOSPC when what is live fills the
-// container, or when nothing more can be gained.
+// A write that finds none waits (relief.go).
 
 // metaReserve is the least number of segments that only checkpoints may take.
 const metaReserve = 3
@@ -102,32 +96,6 @@ func segmentChunksFor(capacity int64) uint32 {
 	return n
 }
 
-// fullLocked tells whether what is live fills the container. mu is held.
-func (v *Volume) fullLocked() error {
-	if !v.bounded() {
-		return nil
-	}
-	v.mapMu.RLock()
-	live, leaves := v.segs.live, min(v.leaves(), v.main.mapped+1)
-	v.mapMu.RUnlock()
-	if most := fullAt(v.geo, v.segmentLimit(), leaves); live >= most {
-		return fmt.Errorf("%s: %d bytes are live, of at most %d: discard some, or delete snapshots: %w",
-			v.d.Name(), live*chunkSize, most*chunkSize, syscall.ENOSPC)
-	}
-	return nil
-}
-
-// canForgetLocked tells whether some of what is live is so only for the history, which a cleaner lets give way to a write that waits, or for
-// a snapshot that is being deleted. mu is held.
-func (v *Volume) canForgetLocked() bool {
-	if !v.relief.cleaner {
-		return false
-	}
-	v.mapMu.RLock()
-	defer v.mapMu.RUnlock()
-	return slices.ContainsFunc(v.snaps, func(s *snapshot) bool { return s.deleting || s.cut && s.users == 0 })
-}
-
 // available is the number of segments that can be taken, so that not more than limit are in use. mapMu is held.
 func (s *segmentTable) available(limit uint64) uint64 {
 	most := limit + s.free - min(s.free, uint64(len(s.taken)))
@@ -157,128 +125,6 @@ func (v *Volume) paceLocked(keep uint64) time.Duration {
 	lack := float64(keep+low-have) / float64(low)
 	most := float64(slowest) * min(1, float64(v.geo.SegmentBytes())/(1<<20))
 	return time.Duration(lack*lack*most) - v.now().Sub(v.taken)
-}
-
-// relief is how writers that find no space wait for it. Guarded by Volume.mu.
-type relief struct {
-	wake    chan struct{}
-	cleaner bool   // somebody cleans; else checkpoints have to do
-	stopped bool   // nobody does any more
-	began   uint64 // rounds of cleaning
-	ended   uint64
-	gave    uint64       // how often segments came back
-	barren  uint64       // 1 + segmentTable.drops when a round brought nothing
-	waiting atomic.Int64 // writers
-}
-
-func newRelief() relief { return relief{wake: make(chan struct{}, 1)} }
-
-func (r *relief) request() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-// awaitSpaceLocked waits, with mu released, until segments came back. It returns err, which said that there is no space, when
-// nothing can be gained.
-func (v *Volume) awaitSpaceLocked(err error) error {
-	r := &v.relief
-	if !errors.Is(err, syscall.ENOSPC) || r.stopped || r.barren == 1+v.segs.drops.Load() || !r.cleaner && !v.hasDead() {
-		return err
-	}
-	round, gave := r.began+1, r.gave // the one that is under way may have looked already
-	r.waiting.Add(1)
-	defer r.waiting.Add(-1)
-	for r.gave == gave && r.ended < round && !r.stopped {
-		if r.cleaner {
-			r.request()
-		} else {
-			v.ckpt.request()
-		}
-		v.room.Wait()
-		if err := v.failure(); err != nil {
-			return err
-		}
-	}
-	if r.gave != gave {
-		return nil
-	}
-	return err
-}
-
-// hasDead tells whether checkpoints could free anything, or one that is under way does.
-func (v *Volume) hasDead() bool {
-	v.mapMu.RLock()
-	defer v.mapMu.RUnlock()
-	return len(v.segs.dead) > 0 || len(v.snaps) > 0 || len(v.segs.taken) > 0
-}
-
-// relieve does what checkpoints can do for a write that waits, where nobody cleans.
-func (v *Volume) relieve() error {
-	n, err := v.FreeDead()
-	if n == 0 && err == nil && v.hasDead() { // what the log has just filled comes with the second
-		n, err = v.FreeDead()
-	}
-	for more := n == 0; more && err == nil; {
-		gave := v.gave()
-		if more, err = v.Relieve(); v.gave() != gave {
-			break
-		}
-	}
-	return err
-}
-
-func (v *Volume) gave() uint64 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.relief.gave
-}
-
-// stop lets nobody wait any more.
-func (r *relief) stop(v *Volume) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	r.stopped = true
-	v.room.Broadcast()
-}
-
-// Attach tells the volume that somebody cleans it from now on, until detach. wake tells that the log has taken a segment, or
-// that a write waits for space; who waits is told by a round that ends. One cleaner at a time.
-func (v *Volume) Attach() (wake <-chan struct{}, detach func()) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.relief.cleaner = true
-	return v.relief.wake, func() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.relief.cleaner = false
-		v.room.Broadcast()
-	}
-}
-
-func (v *Volume) hasCleaner() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.relief.cleaner
-}
-
-// Round runs one round of cleaning. A write that waits for space gets ENOSPC when a whole round has passed and no segment came back.
-func (v *Volume) Round(clean func()) {
-	r := &v.relief
-	v.mu.Lock()
-	r.began++
-	round, gave := r.began, r.gave
-	v.mu.Unlock()
-	drops := v.segs.drops.Load()
-	clean()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	r.ended = max(r.ended, round)
-	if r.barren = 0; r.gave == gave && r.waiting.Load() > 0 { // only for who waits all is tried
-		r.barren = 1 + drops
-	}
-	v.room.Broadcast()
 }
 
 // Space is how a container's space is used.

@@ -35,6 +35,7 @@ func (w *View) Close() {
 	w.v.mapMu.Lock()
 	defer w.v.mapMu.Unlock()
 	w.snap.users--
+	w.v.segs.chance()
 }
 
 func (w *View) read(p []byte, off int64, wait bool) error { return w.v.read(w.snap, p, off, wait) }

@@ -32,11 +32,12 @@ type Cleaner struct {
 
 	cleaned atomic.Uint64 // segments
 	// runClean's:
-	queue []Candidate // the best of those that there were, worst first
-	tired time.Time   // an error came; not before then again
-	most  uint64      // the most that cleaning has come to in this round, see gained
-	spent int         // segments cleaned since
-	rest  *aodi.Space // what the last round has left, when it could do no more though more was needed
+	queue []Candidate     // the best of those that there were, worst first
+	tired bool            // an error came: a pause before the next round
+	left  map[uint32]bool // segments that an error has kept from being cleaned in this round
+	most  uint64          // the most that cleaning has come to in this round, see gained
+	spent int             // segments cleaned since
+	rest  *aodi.Space     // what the last round has left, when it could do no more though more was needed
 }
 
 // Start begins to clean.
@@ -68,7 +69,7 @@ func (c *Cleaner) Cleaned() uint64 { return c.cleaned.Load() }
 const (
 	lookEvery = time.Second // also when nobody asks
 	pauseMost = 10 * time.Millisecond
-	tiredFor  = time.Second
+	tiredFor  = 100 * time.Millisecond
 )
 
 // runClean cleans when it is needed.
@@ -85,6 +86,14 @@ func (c *Cleaner) runClean() {
 		}
 		if needed(c.v.Space()) {
 			c.v.Round(c.round)
+		}
+		for c.tired {
+			select {
+			case <-c.quit:
+				return
+			case <-time.After(tiredFor):
+				c.tired = false
+			}
 		}
 	}
 }
@@ -108,31 +117,31 @@ func needed(s aodi.Space) bool {
 
 var errQuit = errors.New("the cleaner was closed")
 
-// round cleans until there is space enough, or nothing more can be gained.
-func (c *Cleaner) round() {
-	if time.Now().Before(c.tired) {
-		return
-	}
+// round cleans until there is space enough, or nothing more can be gained. It is a whole one (aodi, relief.go) when no error was in its
+// way. A segment that cannot be read is left, and the others are cleaned.
+func (c *Cleaner) round() (whole bool) {
 	if c.resting(c.v.Space()) {
-		return
+		return true
 	}
-	c.queue, c.most, c.spent = c.queue[:0], 0, 0
+	c.queue, c.most, c.spent, c.left = c.queue[:0], 0, 0, map[uint32]bool{}
 	err := error(nil)
 	for more := true; more && err == nil; {
 		select {
 		case <-c.quit:
-			return
+			return false
 		default:
 		}
 		more, err = c.step()
 	}
-	if err != nil && !errors.Is(err, errQuit) {
+	full := errors.Is(err, syscall.ENOSPC)
+	if err != nil && !full && !errors.Is(err, errQuit) {
 		c.log.Warn("cleaning", "err", err)
-		c.tired = time.Now().Add(tiredFor)
+		c.tired = true
 	}
-	if s := c.v.Space(); needed(s) && (err == nil || errors.Is(err, syscall.ENOSPC)) {
+	if s := c.v.Space(); needed(s) && (err == nil || full) {
 		c.rest = &s
 	}
+	return (err == nil || full) && !c.tired
 }
 
 // resting tells that the last round has done what it could, and that nothing is different since: another one would move the
@@ -178,7 +187,9 @@ func (c *Cleaner) step() (more bool, err error) {
 	}
 	victim, ok, err := c.next(s)
 	if err == nil && ok {
-		err = c.clean(victim)
+		if err = c.clean(victim); c.leaves(victim, err) {
+			return true, nil
+		}
 	}
 	if err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return false, err
@@ -198,6 +209,20 @@ func (c *Cleaner) step() (more bool, err error) {
 		}
 	}
 	return more, err
+}
+
+// leaves tells whether an error is of that segment alone. One that does not match its checksum stays where it is for good.
+func (c *Cleaner) leaves(victim Candidate, err error) bool {
+	var corrupt *aodi.CorruptError
+	switch {
+	case err == nil, errors.Is(err, syscall.ENOSPC), errors.Is(err, errQuit), c.v.Status().Failed != nil:
+		return false
+	case !errors.As(err, &corrupt):
+		c.tired = true
+		c.log.Warn("a segment was not cleaned", "segment", victim.Segment, "err", err)
+	}
+	c.left[victim.Segment] = true
+	return true
 }
 
 // clean moves what is live out of one segment.
@@ -235,7 +260,7 @@ func (c *Cleaner) next(s aodi.Space) (Candidate, bool, error) {
 	}
 	if len(c.queue) == 0 {
 		var err error
-		if c.queue, err = best(c.v, s, c.policy, mostLive, atOnce); err != nil || len(c.queue) == 0 {
+		if c.queue, err = best(c.v, s, c.policy, mostLive, atOnce, c.left); err != nil || len(c.queue) == 0 {
 			return Candidate{}, false, err
 		}
 	}
@@ -245,11 +270,11 @@ func (c *Cleaner) next(s aodi.Space) (Candidate, bool, error) {
 	return victim, true, nil
 }
 
-// best returns the n best segments of which less than most is live, the best one last.
-func best(v *aodi.Volume, s aodi.Space, policy Policy, most float64, n int) ([]Candidate, error) {
+// best returns the n best segments of which less than most is live, the best one last, but those that are to be left.
+func best(v *aodi.Volume, s aodi.Space, policy Policy, most float64, n int, left map[uint32]bool) ([]Candidate, error) {
 	var all []Candidate
 	err := v.Sealed(func(seg aodi.SealedSegment) bool {
-		if c, ok := candidate(seg, s.SegmentChunks, most); ok {
+		if c, ok := candidate(seg, s.SegmentChunks, most); ok && !left[seg.Segment] {
 			all = append(all, c)
 		}
 		return true
@@ -302,11 +327,11 @@ func (c *Cleaner) Run(ctx context.Context, progress func(Progress)) (Progress, e
 		return p, err
 	}
 	for {
-		all, err := best(c.v, c.v.Space(), c.policy, byHand, 1<<30)
+		all, err := best(c.v, c.v.Space(), c.policy, byHand, 1<<30, tried)
 		if err != nil {
 			return p, err
 		}
-		if all = slices.DeleteFunc(all, func(v Candidate) bool { return tried[v.Segment] }); len(all) == 0 {
+		if len(all) == 0 {
 			break
 		}
 		for i := len(all) - 1; i >= 0; i-- { // each once: what moves meanwhile would never end

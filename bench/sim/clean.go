@@ -63,10 +63,10 @@ func (n *node) stopCleaner() {
 }
 
 // cramped tells whether a container is honestly full: not all that can be live in it fits into three quarters of what is not
-// reserved, or nobody cleans it, also since the disk has failed who did. What is shipped, and the history, do not count: they give way to a write.
+// reserved, or nobody cleans it, also since the disk fails who does. What is shipped, and the history, do not count: they give way to a write.
 func (n *node) cramped() bool {
 	w, s := n.w, n.v.Space()
-	if !s.Bounded || n.cleaner == nil || n.d.hurt() {
+	if !s.Bounded || n.cleaner == nil || n.d.failing() {
 		return s.Bounded
 	}
 	pages := func() int64 { return int64(len(w.cfg.windows)) + 4 } // of one map

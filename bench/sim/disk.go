@@ -192,8 +192,13 @@ func (d *simDisk) light(n int, silent bool) {
 
 func (d *simDisk) isDead() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.dead }
 
-// hurt tells whether this life met an I/O error, starving whether it met a full disk.
-func (d *simDisk) hurt() bool     { d.mu.Lock(); defer d.mu.Unlock(); return d.failed > 0 }
+// hurt tells whether this life met an I/O error.
+func (d *simDisk) hurt() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.failed > 0 }
+
+// failing tells whether it meets them now.
+func (d *simDisk) failing() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.trouble.read > 0 }
+
+// starving tells whether this life met a full disk.
 func (d *simDisk) starving() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.starved > 0 }
 
 // overran tells whether something was written to space that was not reserved, on a full disk.
