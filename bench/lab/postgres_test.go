@@ -28,11 +28,7 @@ func TestPostgres(t *testing.T) {
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	programs := []string{"postgres", "psql", "pgbench", "pg_amcheck", "grep"}
 	need(t, "no database was tried", append([]string{"nbdcopy", "initdb", "pg_ctl", "mke2fs"}, programs...)...)
-	p := newPromotion(t, seed(t))
-	p.link.Close()
-	var err error
-	p.link, err = wan.Listen(t.Context(), "127.0.0.1:0", p.mirror.Peer, wan.Profile{Delay: 2 * time.Millisecond, Rate: 20 << 20})
-	p.check(err)
+	p := newPromotion(t, seed(t), wan.Profile{Delay: 2 * time.Millisecond, Rate: 20 << 20}, "192M")
 	p.check(p.source.Stop())
 	p.source.Mirrors = []string{site.MirrorURL(p.link.Addr(), "vol") + "?mode=flush&on-timeout=block"}
 	p.check(p.source.Start(t.Context()))

@@ -27,7 +27,7 @@ func TestPromote(t *testing.T) {
 	need(t, "no mirror of an ext4 was promoted", append([]string{"nbdcopy"}, filesystems.programs...)...)
 	moments := number(t, "CAWRM_PROMOTIONS", 5)
 	s := seed(t)
-	p := newPromotion(t, s)
+	p := newPromotion(t, s, promotionLine, "192M")
 	m := newMachine(t, "promote.sh", 1200*time.Second).withGuest().withTold().with("--disk", p.source.URI())
 	m.start(strconv.FormatUint(s, 10), "write")
 	var told []string
@@ -84,7 +84,7 @@ type promotion struct {
 // promotionLine is slower than the machine writes.
 var promotionLine = wan.Profile{Delay: 5 * time.Millisecond, Rate: 512 << 10}
 
-func newPromotion(t *testing.T, seed uint64) *promotion {
+func newPromotion(t *testing.T, seed uint64, line wan.Profile, size string) *promotion {
 	p := &promotion{t: t, rng: newRand(seed, 0), dir: t.TempDir()}
 	bin, err := build.Binary(p.dir)
 	p.check(err)
@@ -96,11 +96,11 @@ func newPromotion(t *testing.T, seed uint64) *promotion {
 	}
 	p.mirror.Peer, err = site.FreeAddr()
 	p.check(err)
-	p.link, err = wan.Listen(t.Context(), "127.0.0.1:0", p.mirror.Peer, promotionLine)
+	p.link, err = wan.Listen(t.Context(), "127.0.0.1:0", p.mirror.Peer, line)
 	p.check(err)
 	t.Cleanup(func() { p.link.Close(); p.source.Kill(); p.mirror.Kill() })
 	p.source.Mirrors = []string{site.MirrorURL(p.link.Addr(), "vol")}
-	p.check(errors.Join(p.source.Create("192M"), p.mirror.CreateMirror(), p.mirror.Start(t.Context()), p.source.Start(t.Context())))
+	p.check(errors.Join(p.source.Create(size), p.mirror.CreateMirror(), p.mirror.Start(t.Context()), p.source.Start(t.Context())))
 	return p
 }
 
@@ -175,13 +175,13 @@ func (p *promotion) takeOver() {
 	ctx, cancel := context.WithTimeout(p.t.Context(), 3*time.Minute)
 	defer cancel()
 	p.check(p.source.WaitSynced(ctx))
-	p.source.Kill()
 	p.promote(ctx)
 }
 
-// promote makes the mirror the primary, as soon as it takes its source for lost.
+// promote kills the source and makes the mirror the primary, as soon as it takes its source for lost.
 func (p *promotion) promote(ctx context.Context) {
 	p.t.Helper()
+	p.source.Kill()
 	for {
 		_, err := p.mirror.Run("promote", "vol", "--control", p.mirror.Control)
 		if err == nil {

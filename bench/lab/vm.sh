@@ -34,6 +34,8 @@ usage() {
 	  --ramdisk SIZE   attach a fresh sparse file as the next /dev/vdX (repeat)
 	  --disk FILE|URI  attach a raw file, or an NBD export, as the next /dev/vdX (repeat)
 	  --port NAME=PATH /dev/virtio-ports/NAME is what listens at this unix socket (repeat)
+	  --image FILE     make a disk of 256 MiB that boots into the script, and end; its second partition, of 96 MiB, is empty
+	  --boot           boot from the first disk
 	  --pid FILE       write the emulator's process id there
 	  --mem MB (1024)  --smp N (2)  --timeout SECONDS (300)
 	  --log FILE       the kernel's console
@@ -54,7 +56,7 @@ QEMU=
 trap '[ -n "$QEMU" ] && kill "$QEMU" 2>/dev/null; rm -rf "$TMP"' EXIT
 trap 'exit 130' INT TERM
 
-RUN= MEM=1024 SMP=2 LIMIT=300 LOG=$TMP/console BUILD= ADDS=() DISKS=() PORTS=() PID=()
+RUN= MEM=1024 SMP=2 LIMIT=300 LOG=$TMP/console BUILD= IMAGE= BOOT= ADDS=() DISKS=() PORTS=() PID=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--run) RUN=$2; shift ;;
@@ -66,6 +68,8 @@ while [ $# -gt 0 ]; do
 		DISKS+=("$TMP/disk${#DISKS[@]}"); shift ;;
 	--disk) DISKS+=("$2"); shift ;;
 	--port) PORTS+=("$2"); shift ;;
+	--image) IMAGE=$2; shift ;;
+	--boot) BOOT=1 ;;
 	--pid) PID=(-pidfile "$2"); shift ;;
 	--mem) MEM=$2; shift ;;
 	--smp) SMP=$2; shift ;;
@@ -77,7 +81,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[ -n "$RUN$BUILD" ] || usage
+[ -n "$RUN$BUILD$BOOT" ] || usage
 PATH=$PATH:/usr/sbin:/sbin
 for p in qemu-system-x86_64 busybox cpio depmod $BINS; do
 	command -v "$p" >/dev/null || fail "no program $p on this machine (see the packages at the top)"
@@ -160,25 +164,50 @@ flock 9 # two runs at once build it once
 KEY=$( (echo "$KEY"; cat "${SELF%/*}/guest-init.sh"; ls "$CACHE/kernel/lib/modules") | sha256sum | cut -c1-16)
 [ -e "$CACHE/$KEY/initrd" ] || build || fail "cannot build the initramfs"
 exec 9>&-
-[ -n "$RUN" ] || exit 0
+[ -n "$RUN$BOOT" ] || exit 0
 
 # ---- a second archive with the caller's files; the kernel unpacks both
 
-mkdir -p "$TMP/x/vm"
-cp "$RUN" "$TMP/x/vm/script" && chmod 755 "$TMP/x/vm/script" || exit 125
-for a in ${ADDS[@]+"${ADDS[@]}"}; do
-	dst=$TMP/x/${a#*:}
-	mkdir -p "${dst%/*}" && cp -rL "${a%%:*}" "$dst" || exit 125
-done
-{ printf '%q ' "$@"; echo; } >"$TMP/x/vm/args"
-date +%s >"$TMP/x/vm/date"
-printf "%s\n" vm.out vm.rc ${PORTS[@]+"${PORTS[@]%%=*}"} >"$TMP/x/vm/ports"
-(cd "$TMP/x" && find . -print0 | cpio -0 -o -H newc --quiet) >"$TMP/x.cpio" || exit 125
-cat "$CACHE/$KEY/initrd" "$TMP/x.cpio" >"$TMP/initrd"
-rm -rf "$TMP/x" "$TMP/x.cpio"
+archive() {
+	mkdir -p "$TMP/x/vm"
+	cp "$RUN" "$TMP/x/vm/script" && chmod 755 "$TMP/x/vm/script" || exit 125
+	for a in ${ADDS[@]+"${ADDS[@]}"}; do
+		dst=$TMP/x/${a#*:}
+		mkdir -p "${dst%/*}" && cp -rL "${a%%:*}" "$dst" || exit 125
+	done
+	{ printf '%q ' "$@"; echo; } >"$TMP/x/vm/args"
+	date +%s >"$TMP/x/vm/date"
+	printf "%s\n" vm.out vm.rc ${PORTS[@]+"${PORTS[@]%%=*}"} >"$TMP/x/vm/ports"
+	(cd "$TMP/x" && find . -print0 | cpio -0 -o -H newc --quiet) >"$TMP/x.cpio" || exit 125
+	cat "$CACHE/$KEY/initrd" "$TMP/x.cpio" >"$TMP/initrd"
+	rm -rf "$TMP/x" "$TMP/x.cpio"
+}
+[ -n "$BOOT" ] || archive "$@"
+
+KERNEL=$CACHE/$KEY/vmlinuz
+OPTIONS="console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc nowatchdog"
+
+# ---- or a disk with both: a master boot record, a FAT with a boot loader that a BIOS starts
+
+image() {
+	local start=2048 fat=$((2048 * 512)) boot=$((159 * 2048)) # sectors, bytes, sectors
+	truncate -s 256M "$IMAGE" &&
+		printf '%s\n' "label: dos" "$start,$boot,c,*" "$((start + boot)),,83" | sfdisk -q "$IMAGE" >/dev/null &&
+		dd if=/usr/lib/syslinux/mbr/mbr.bin of="$IMAGE" bs=440 count=1 conv=notrunc status=none &&
+		printf '%s\n' "default run" "label run" "kernel vmlinuz" "append $OPTIONS" "initrd initrd" >"$TMP/syslinux.cfg" &&
+		mformat -i "$IMAGE@@$fat" -F -T $boot -h 64 -s 32 -H $start :: &&
+		mcopy -i "$IMAGE@@$fat" "$KERNEL" "$TMP/initrd" "$TMP/syslinux.cfg" :: &&
+		syslinux --install --offset $fat "$IMAGE"
+}
+if [ -n "$IMAGE" ]; then
+	image || fail "cannot make a disk to boot from"
+	exit 0
+fi
 
 # ---- the machine
 
+START=(-kernel "$KERNEL" -initrd "$TMP/initrd" -append "$OPTIONS")
+[ -z "$BOOT" ] || START=(-boot c)
 ARGS=(-device virtio-serial-pci -chardev "file,id=console,path=$LOG" -serial chardev:console
 	-chardev "file,id=out,path=$TMP/out" -device virtserialport,chardev=out,name=vm.out
 	-chardev "file,id=rc,path=$TMP/rc" -device virtserialport,chardev=rc,name=vm.rc)
@@ -194,9 +223,7 @@ mkfifo "$TMP/out"
 cat "$TMP/out" &
 READER=$!
 timeout -k 2 "$LIMIT" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -M pc -smp "$SMP" -m "$MEM" \
-	-nodefaults -no-user-config -display none -no-reboot -kernel "$CACHE/$KEY/vmlinuz" -initrd "$TMP/initrd" \
-	-append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc nowatchdog" \
-	"${PID[@]}" "${ARGS[@]}" </dev/null &
+	-nodefaults -no-user-config -display none -no-reboot "${START[@]}" "${PID[@]}" "${ARGS[@]}" </dev/null &
 QEMU=$!
 wait $QEMU 2>/dev/null # bash would report a killed one at length
 status=$?

@@ -124,13 +124,7 @@ func (m *machine) with(args ...string) *machine {
 // withGuest adds the program and the scripts of the tests of several file systems.
 func (m *machine) withGuest() *machine {
 	m.t.Helper()
-	guest := filepath.Join(m.dir, "guest")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", guest, "./guest")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		m.t.Fatalf("go build ./guest: %v\n%s", err, out)
-	}
-	m.with("--add", guest+":bin/guest", "--add", "volumes.sh:lab/volumes.sh")
+	m.withProgram()
 	for _, p := range filesystems.programs {
 		m.with("--bin", p)
 	}
@@ -138,6 +132,18 @@ func (m *machine) withGuest() *machine {
 		m.with("--mod", p)
 	}
 	return m
+}
+
+// withProgram adds the program that writes files and checks them.
+func (m *machine) withProgram() *machine {
+	m.t.Helper()
+	guest := filepath.Join(m.dir, "guest")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", guest, "./guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		m.t.Fatalf("go build ./guest: %v\n%s", err, out)
+	}
+	return m.with("--add", guest+":bin/guest", "--add", "volumes.sh:lab/volumes.sh")
 }
 
 // withTold opens the port "told", whose lines come on m.told, which must be read until it is closed.
