@@ -38,6 +38,7 @@ type scale struct {
 	budget   time.Duration // an experiment begins no further round after so long
 	ks       []int         // of formula (1)
 	before   time.Duration // of resume: the writer's time before the outage
+	after    time.Duration // of outage-latency: the writer's time after it
 	outage   time.Duration
 	dirty    int64    // bytes that are written in the outage, twice
 	rate     float64  // of the paced writer
@@ -51,14 +52,14 @@ var quick = scale{
 	sizes: []int64{8 * mib, 16 * mib, 32 * mib}, stored: 32 * mib, volume: 32 * mib,
 	turn: 200 * time.Millisecond, rounds: 5, budget: 2500 * time.Millisecond,
 	ks:     []int{1, 16, 256},
-	before: 600 * time.Millisecond, outage: 800 * time.Millisecond, dirty: 4 * mib, rate: 400, resumeIn: 1, written: [2]int64{512 * mib, 2048 * mib},
+	before: 600 * time.Millisecond, after: time.Second, outage: 800 * time.Millisecond, dirty: 4 * mib, rate: 400, resumeIn: 1, written: [2]int64{512 * mib, 2048 * mib},
 }
 
 var full = scale{
 	sizes: []int64{64 * mib, 128 * mib, 256 * mib, 512 * mib}, stored: 256 * mib, volume: 512 * mib,
 	turn: 2 * time.Second, rounds: 5, budget: time.Hour,
 	ks:     []int{1, 4, 16, 64, 256, 1024},
-	before: 5 * time.Second, outage: 10 * time.Second, dirty: 32 * mib, rate: 1000, resumeIn: 5, written: [2]int64{1024 * mib, 65536 * mib},
+	before: 5 * time.Second, after: time.Minute, outage: 10 * time.Second, dirty: 32 * mib, rate: 1000, resumeIn: 5, written: [2]int64{1024 * mib, 65536 * mib},
 }
 
 // bench is one run.

@@ -23,7 +23,7 @@ var tiny = scale{
 	sizes: []int64{2 * mib, 4 * mib}, stored: 4 * mib, volume: 8 * mib,
 	turn: 20 * time.Millisecond, rounds: 1, budget: time.Hour,
 	ks:     []int{1, 64},
-	before: 50 * time.Millisecond, outage: 100 * time.Millisecond, dirty: 2 * mib, rate: 200, resumeIn: 1, written: [2]int64{1 * mib, 2 * mib},
+	before: 50 * time.Millisecond, after: 50 * time.Millisecond, outage: 100 * time.Millisecond, dirty: 2 * mib, rate: 200, resumeIn: 1, written: [2]int64{1 * mib, 2 * mib},
 }
 
 // TestEveryExperiment ensures that each figure of the paper is measured for each architecture, on its line, with its claim
