@@ -52,12 +52,16 @@ func (v *Volume) putSize(size int64) error {
 	if err != nil || size <= v.Size() { // somebody was faster
 		return err
 	}
+	return v.putSizeLocked(b, size, v.Size())
+}
+
+// putSizeLocked adds the record that the volume, which had one size, has another.
+func (v *Volume) putSizeLocked(b *batch, size, had int64) error {
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
 	if err := v.enterLocked(b.segment); err != nil {
 		return v.fail(err)
 	}
-	had := v.Size()
 	if err := v.growLocked(v.main, size); err != nil {
 		return v.fail(err)
 	}

@@ -3,6 +3,7 @@ package aodi
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"syscall"
 
@@ -29,9 +30,6 @@ const termBits = 48
 
 // ErrNothingYet is why an empty mirror is not promoted.
 var ErrNothingYet = errors.New("the mirror is empty: its first epoch has not come in whole")
-
-// ErrNothingWritten is why a primary that is empty is not demoted: as an empty mirror it could never be promoted again.
-var ErrNothingWritten = errors.New("nothing was ever written to the volume: as an empty mirror it could not be promoted again")
 
 // termAfter is the first position of the term behind p's.
 func termAfter(p Position) Position { return (p>>termBits + 1) << termBits }
@@ -105,14 +103,16 @@ func (v *Volume) Promote() error {
 // Demote makes a primary a mirror of what it holds: nothing that it has accepted is lost, and the next source goes on there.
 // With yield the mirror leaves its own branch also for a source that is no successor of it; what only it holds is the
 // caller's to keep. When it returns nil that is durable. Demoting a mirror changes only yield. Errors: ENOSPC, and it is
-// a primary still; ErrNothingWritten, without yield; the volume's failure.
+// a primary still; the volume's failure.
 func (v *Volume) Demote(yield bool) error {
 	was, yielded := v.Role(), v.Yields()
-	switch {
-	case was == RoleMirror && (yielded || !yield):
+	if was == RoleMirror && (yielded || !yield) {
 		return nil
-	case was == RolePrimary && !yield && v.shown() == 0:
-		return fmt.Errorf("%s: %w", v.d.Name(), ErrNothingWritten)
+	}
+	if was == RolePrimary && !yield {
+		if err := v.Begin(); err != nil {
+			return err
+		}
 	}
 	v.turnMirror(yield)
 	err := v.flush()
@@ -166,6 +166,21 @@ func (v *Volume) NewTerm(p Position) error {
 	v.highest = max(v.highest, p)
 	v.mu.Unlock()
 	return v.branch()
+}
+
+// Begin sees to it that a primary's log is not empty: a mirror at position 0 cannot be told from one whose first epoch has not come in
+// whole, which nobody may promote. The record says the size as it is. Errors: as WriteAt.
+func (v *Volume) Begin() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.logEnd > 0 {
+		return nil
+	}
+	b, err := v.writeBatchLocked(true)
+	if err != nil || v.logEnd > 0 {
+		return err
+	}
+	return v.putSizeLocked(b, v.Size(), v.Size()-chunkSize)
 }
 
 // giveUp forgets what a mirror has got and does not show: the end of an epoch never came.
@@ -293,21 +308,19 @@ func (v *Volume) Follow(lineage []format.Lineage, diverged, keep bool, tail stri
 		}
 		kept = true
 	}
-	v.mu.Lock()
-	v.mapMu.Lock()
 	c := &v.catalog
 	own, next := lineage, []format.Lineage(nil)
+	v.mapMu.RLock()
 	if diverged {
 		own, next = c.Lineage, lineage
 	}
-	changed := !slices.Equal(c.Lineage, own) || !slices.Equal(c.Next, next)
-	c.Lineage, c.Next = slices.Clone(own), slices.Clone(next)
-	v.mapMu.Unlock()
-	v.mu.Unlock()
-	if !changed {
+	same := slices.Equal(c.Lineage, own) && slices.Equal(c.Next, next)
+	v.mapMu.RUnlock()
+	if same {
 		return kept, nil
 	}
-	return kept, v.checkpoint(0)
+	// With the checkpoint and not before: if there is no space for it, the next session must not find that all is done.
+	return kept, v.checkpointWith(0, func() { c.Lineage, c.Next = slices.Clone(own), slices.Clone(next) })
 }
 
 // ComingLineage is the lineage of the source that the jump epoch which is under way comes from.
@@ -320,10 +333,33 @@ func (v *Volume) ComingLineage() []format.Lineage {
 	return slices.Clone(v.catalog.Lineage)
 }
 
-// leaveBranchLocked is called when a jump epoch takes the place of what the mirror held.
+// leaveBranchLocked is called when a jump epoch takes the place of what the mirror held. Snapshots of the branch are marked: the other
+// may have used the same positions, if both heads were promoted from one.
 func (v *Volume) leaveBranchLocked() {
 	if len(v.catalog.Next) > 0 {
+		fork := forkOf(v.catalog.Lineage, v.catalog.Next)
+		for _, s := range v.snaps {
+			s.astray = s.astray || s.position > fork
+		}
 		v.catalog.Lineage, v.catalog.Next = v.catalog.Next, nil
 		v.yields.Store(false)
 	}
+}
+
+// forkOf is where two lineages part, at the latest: where one of them begins a link that the other has not.
+func forkOf(a, b []format.Lineage) Position {
+	fork := Position(math.MaxUint64)
+	for i := range max(len(a), len(b)) {
+		if i < len(a) && i < len(b) && a[i] == b[i] {
+			continue
+		}
+		if i < len(a) {
+			fork = min(fork, a[i].Start)
+		}
+		if i < len(b) {
+			fork = min(fork, b[i].Start)
+		}
+		break
+	}
+	return fork
 }

@@ -154,15 +154,81 @@ func TestRoleChangeWithoutSpace(t *testing.T) {
 	}
 }
 
-// TestEmptyPrimaryStays ensures that a volume to which nothing was written is not demoted: nobody could promote it again.
-func TestEmptyPrimaryStays(t *testing.T) {
+// TestEmptyPrimaryIsDemoted ensures that a volume to which nothing was written is demoted, also when power fails right then, and can be
+// promoted again, as can a mirror that has got nothing but that from it.
+func TestEmptyPrimaryIsDemoted(t *testing.T) {
 	d := newDisk(t, 1<<30)
 	create(t, d, 64*chunk, 32)
 	v := open(t, d, quiet)
-	if err := v.Demote(false); !errors.Is(err, aodi.ErrNothingWritten) || v.Role() != aodi.RolePrimary {
-		t.Errorf("%v, and it is a %s", err, v.Role())
+	if err := v.Demote(false); err != nil || v.Role() != aodi.RoleMirror {
+		t.Fatalf("%v, and it is a %s", err, v.Role())
 	}
-	if err := errors.Join(v.WriteAt(stamped(1), 0, false), v.Demote(false), v.Promote(), v.WriteAt(stamped(2), 0, false), v.Close()); err != nil {
+	after := d.Crash(newRand(1))
+	_ = v.Close()
+	check(t, after)
+	v = open(t, after, quiet)
+	if v.Role() != aodi.RoleMirror {
+		t.Errorf("it comes up as a %s", v.Role())
+	}
+	if err := errors.Join(v.Promote(), v.WriteAt(stamped(2), 0, false), v.Demote(false), v.Promote(), v.Close()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFollowWithoutSpace ensures that a mirror which takes over its source's lineage, and has no space to make that durable, does not
+// believe that it has: the next session says it again, and what comes up after a crash is what was said to be done.
+func TestFollowWithoutSpace(t *testing.T) {
+	failed := false
+	for n := int64(1); n < 80 && !failed; n++ {
+		ds, dm := newDisk(t, 1<<30), newDisk(t, 1<<30)
+		create(t, ds, 80*512*chunk, 32)
+		src := open(t, ds, quiet)
+		for k := range n {
+			if err := src.WriteAt(stamped(1), k*512*chunk, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		full := false
+		m := newMirror(t, dm, 32, src, quiet)
+		end, _ := src.Pointers()
+		copyLog(t, src, m, end, 1<<20, 100)
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+		v := open(t, &disk.Faulty{Disk: dm, Rule: func(op disk.Op, _ int64, _ int) error {
+			if full && (op == disk.OpReserve || op == disk.OpGrow) {
+				return syscall.ENOSPC
+			}
+			return nil
+		}}, quiet)
+		for k := range n {
+			if err := src.WriteAt(stamped(2), k*512*chunk+chunk, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end, _ = src.Pointers()
+		copyLog(t, src, v, end, 1<<20, 100)
+		if err := errors.Join(src.Demote(false), src.Promote()); err != nil {
+			t.Fatal(err)
+		}
+		full = true
+		lineage := src.Info().Lineage
+		_, err := v.Follow(lineage, false, false, "")
+		if failed = err != nil; failed {
+			_, err = v.Follow(lineage, false, false, "")
+		}
+		after := dm.Crash(newRand(uint64(n)))
+		_ = v.Close()
+		again := open(t, after, quiet)
+		if got := len(again.Info().Lineage); err == nil && got != 2 {
+			t.Errorf("after %d leaves it said that it follows, and comes up with a lineage of %d links", n, got)
+		}
+		if err := errors.Join(again.Close(), src.Close()); err != nil {
+			t.Fatal(err)
+		}
+		free(t, after)
+	}
+	if !failed {
+		t.Error("there was always space")
 	}
 }

@@ -39,6 +39,7 @@ type SnapshotInfo struct {
 	Size      int64 // logical, bytes
 	UsedBytes int64 // logical chunks that are not holes
 	Logged    int64 // data that the log took before Position, bytes; as in Mark
+	Astray    bool  // of a branch that the volume has left for its source's: Position is none of its own history
 }
 
 // snapshot is a kept root. Guarded by Volume.mapMu.
@@ -51,6 +52,7 @@ type snapshot struct {
 	logged   uint64
 	log      format.LogPlace
 	cut      bool // of the history: nobody named it
+	astray   bool // of a branch that was left
 	deleting bool
 	users    int // views that are open
 }
@@ -131,7 +133,7 @@ func (v *Volume) Snapshots() []SnapshotInfo {
 
 func (s *snapshot) info() SnapshotInfo {
 	return SnapshotInfo{Name: s.name, Position: s.position, Time: time.Unix(0, s.time), Size: s.size, UsedBytes: s.mapped * chunkSize,
-		Logged: int64(s.logged) * chunkSize}
+		Logged: int64(s.logged) * chunkSize, Astray: s.astray}
 }
 
 // snapshotLocked finds a snapshot by its name, nil if there is none.
@@ -174,7 +176,8 @@ func (v *Volume) loadSnapshots() {
 	for _, s := range v.catalog.Snapshots {
 		t := tree{id: treeMap, arena: v.arena, pages: v.pages, root: s.Root, height: int(s.Height)}
 		v.pushSnapshotLocked(&snapshot{head: head{tree: t, mapped: int64(s.Mapped), gone: s.Gone}, name: s.Name, position: s.Position,
-			size: s.Size, time: s.Time, logged: s.Logged, log: s.Log, deleting: s.Flags&format.FlagDeleting != 0, cut: s.Flags&format.FlagCut != 0})
+			size: s.Size, time: s.Time, logged: s.Logged, log: s.Log, deleting: s.Flags&format.FlagDeleting != 0, cut: s.Flags&format.FlagCut != 0,
+			astray: s.Flags&format.FlagAstray != 0})
 	}
 	v.catalog.Snapshots = nil
 }
@@ -205,6 +208,9 @@ func (s *snapshot) entry() format.Snapshot {
 	}
 	if s.deleting {
 		e.Flags |= format.FlagDeleting
+	}
+	if s.astray {
+		e.Flags |= format.FlagAstray
 	}
 	return e
 }

@@ -29,7 +29,7 @@ func (s *shipment) next(at aodi.Position) *aodi.SnapshotInfo {
 	end, _ := s.m.v.Pointers()
 	head := Head{info.Lineage, end}
 	return s.m.v.NextSnapshot(at, func(i aodi.SnapshotInfo) bool {
-		return i.Size <= info.Size && head.has(i.Position) && !s.m.hasCarried(i)
+		return i.Size <= info.Size && !i.Astray && head.has(i.Position) && !s.m.hasCarried(i)
 	})
 }
 

@@ -101,7 +101,7 @@ func deltaHead(v *aodi.Volume, s Send) (*delta.Head, error) {
 	history := Head{info.Lineage, end}
 	h := &delta.Head{Volume: info.Volume, Size: to.Size, From: info.Lineage[0].Start, To: to.Position, Time: to.Time.UnixNano(),
 		Base: s.Resume.Base, Cursor: s.Resume.Cursor, ToName: s.To, FromName: s.From}
-	if !history.has(to.Position) {
+	if to.Astray || !history.has(to.Position) {
 		return nil, fmt.Errorf("snapshot %s is of a history that was given up: no mirror can follow it", s.To)
 	}
 	if s.From != "" {
@@ -109,7 +109,7 @@ func deltaHead(v *aodi.Volume, s Send) (*delta.Head, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case from.Position > to.Position || !history.has(from.Position):
+		case from.Position > to.Position || from.Astray || !history.has(from.Position):
 			return nil, fmt.Errorf("snapshot %s, of position %d, does not lead to %s, of position %d: give the older one first",
 				s.From, from.Position, s.To, to.Position)
 		}

@@ -40,6 +40,7 @@ type Snapshot struct {
 const (
 	FlagDeleting = 1 << 0 // nobody sees it, and what only it leads to is being freed
 	FlagCut      = 1 << 1 // of the history: it has no name
+	FlagAstray   = 1 << 2 // of a branch that the volume has left: what Position means is not in its lineage any more
 )
 
 // SnapshotBytes is the size of a snapshot in the catalog, but for its name.
