@@ -43,7 +43,7 @@
 // owns one runAccept a listener and one runConn a connection; a connection that feeds a volume (a feed) owns
 // runCommit and runAnswer, and runs runReceive itself.
 //
-// Locks: Peer.mu before link.mu and visitors.mu; Source.change before Mirror.remembering before Mirror.mu, the first two also over
+// Locks: target.roles, which is held while the role changes, also over the network, before all others; Peer.mu before link.mu and visitors.mu; Source.change before Mirror.remembering before Mirror.mu, the first two also over
 // calls of the volume, which itself may ask for Mirror.mu while it goes over its snapshots. Every other one (target.mu, feed.mu, shipment.mu, Source.mu) is taken alone. None is held across the network
 // or a commit.
 //
@@ -86,7 +86,7 @@
 // Who is the primary is the volume's, and changes by Promote, Demote, Switchover (role.go, handover.go). A primary that meets
 // another one (meet.go, admit.go) is in one of two positions. If the other has this one's lineage and more, it was promoted in its
 // place; and if nobody has written here since the volume was opened, this one steps down, and is fed over the connection that is there
-// (lead.go). Else both say that there are two writable heads, and a person decides. A mirror follows a source that has what it
+// (lead.go). Else both say that there are two writable heads, until that container is met as a mirror (conflict.go), and a person decides. A mirror follows a source that has what it
 // has, or that has succeeded the head which it stands on, or, told so by hand, any; what only it has is a snapshot before the first
 // record of the source comes.
 //

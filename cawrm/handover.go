@@ -51,18 +51,10 @@ func (t *target) handOver(ctx context.Context, m *Mirror, patience time.Duration
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	defer t.v.Release()
-	if err := t.v.Hold(); err != nil {
+	end, err := t.resign(ctx, m)
+	if err != nil {
 		return err
 	}
-	end, _ := t.v.Pointers()
-	if err := m.await(ctx, func(st Status) bool { return st.State == StateSynced && st.SyncPtr == end }); err != nil {
-		return fmt.Errorf("%q is the primary still: mirror %s did not get the last records: %w", t.name, m.cfg.ID, err)
-	}
-	before := t.v.Role()
-	if err := t.v.Demote(false); err != nil {
-		return fmt.Errorf("%q is the primary still: %w", t.name, err)
-	}
-	t.turned(before)
 	h := &handing{end, make(chan struct{})}
 	lost := fmt.Errorf("%q is a mirror now, at position %d, and mirror %s was not heard to take over: look at its role; "+
 		"if it is a mirror too, `cawrm promote` on either side, as neither lacks anything", t.name, end, m.cfg.ID)
@@ -77,6 +69,29 @@ func (t *target) handOver(ctx context.Context, m *Mirror, patience time.Duration
 	case <-ctx.Done():
 		return lost
 	}
+}
+
+// resign makes this side a mirror, at the position that the mirror m has got to. Writes are held when it returns. A change of the
+// role that comes meanwhile waits: it would release them.
+func (t *target) resign(ctx context.Context, m *Mirror) (end aodi.Position, err error) {
+	t.takeRole()
+	defer t.giveRole()
+	before := t.v.Role()
+	if err := t.v.Begin(); err != nil {
+		return 0, fmt.Errorf("%q is the primary still: %w", t.name, err)
+	}
+	if err := t.v.Hold(); err != nil {
+		return 0, err
+	}
+	end, _ = t.v.Pointers()
+	if err := m.await(ctx, func(st Status) bool { return st.State == StateSynced && st.SyncPtr == end }); err != nil {
+		return 0, fmt.Errorf("%q is the primary still: mirror %s did not get the last records: %w", t.name, m.cfg.ID, err)
+	}
+	if err := t.v.Demote(false); err != nil {
+		return 0, fmt.Errorf("%q is the primary still: %w", t.name, err)
+	}
+	t.turned(before)
+	return end, nil
 }
 
 // await waits until the mirror is as wanted.

@@ -11,7 +11,7 @@ import (
 )
 
 // offered are the capabilities that both sides have.
-const offered = wire.CapSnapshots | wire.CapCheck
+const offered = wire.CapSnapshots | wire.CapCheck | wire.CapContainer
 
 // handshake says HELLO, hears where the mirror stands, checks that it can be this volume's, and returns from where
 // to go on. What is wrong is told to the peer too.
@@ -82,7 +82,7 @@ func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (from aodi.CutFrom, err
 	case w.Primary:
 		return from, m.meetPrimary(info, &w)
 	}
-	m.cfg.Peer.target(m.cfg.Name).setConflict("") // the other side is a mirror now
+	m.cfg.Peer.target(m.cfg.Name).endConflict(w.Container)
 	_, durable := m.v.Pointers()
 	mirror, source := Head{w.Lineage, w.SyncPtr}, Head{info.Lineage, durable}
 	if w.Branch {

@@ -20,7 +20,9 @@ import (
 func (p *Peer) sayPrimary(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
 	st := t.v.Status()
 	own, other := Head{st.Lineage, st.DurablePtr}, Head{h.Lineage, h.DurablePtr}
-	frame, err := wire.AppendWelcome(nil, &wire.Welcome{Primary: true, Volume: st.Volume, SyncPtr: st.DurablePtr, Name: p.cfg.Name, Lineage: st.Lineage})
+	taken := h.Capabilities & wire.CapContainer
+	frame, err := wire.AppendWelcome(nil, &wire.Welcome{Primary: true, Capabilities: taken, Volume: st.Volume, SyncPtr: st.DurablePtr,
+		Name: p.cfg.Name, Lineage: st.Lineage, Container: says(taken, t.v)})
 	if err != nil {
 		return err
 	}
@@ -32,13 +34,18 @@ func (p *Peer) sayPrimary(t *target, l *link, r *wire.Reader, h *wire.Hello) err
 		return fmt.Errorf("link lost: %w", err)
 	}
 	if kind == wire.TypeFollow {
+		t.endConflict(h.Container)
 		return p.lead(t, l, r, h)
 	}
 	err = told(r)
 	var said *refusal
-	if errors.As(err, &said) && said.code == wire.CodeDiverged {
-		t.setConflict(twoHeads(own, other, l.String()).text)
+	switch {
+	case !errors.As(err, &said):
+	case said.code == wire.CodeDiverged:
+		t.setConflict(h.Container, twoHeads(own, other, l.String()).text)
 		err = fmt.Errorf("%w: %s", errTold, t.Conflict())
+	case said.code == wire.CodeNotMirror: // it is one, and fed by another connection
+		t.endConflict(h.Container)
 	}
 	return err
 }

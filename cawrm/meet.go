@@ -31,7 +31,7 @@ func (m *Mirror) meetPrimary(info aodi.Info, w *wire.Welcome) error {
 		}
 	case info.Role == aodi.RolePrimary:
 		r := twoHeads(own, other, m.target.String())
-		t.setConflict(r.text)
+		t.setConflict(w.Container, r.text)
 		return r
 	case t == nil || t.fed():
 		return refusef(wire.CodeNotMirror, "%v is the primary, and this side is its mirror", m.target)
@@ -63,6 +63,16 @@ func (m *Mirror) follow(l *link, r *wire.Reader) error {
 	return m.cfg.Peer.follow(m.cfg.Name, l, r)
 }
 
+// newTerm takes this side's positions beyond p, unless it has become a mirror itself: another session, or a command, may be about
+// to make it one.
+func (m *Mirror) newTerm(p aodi.Position) error {
+	if t := m.cfg.Peer.target(m.cfg.Name); t != nil {
+		t.takeRole()
+		defer t.giveRole()
+	}
+	return m.v.NewTerm(p)
+}
+
 // branch hears where a mirror that leaves its own branch has written, and says from where to bring it up: all else is
 // the same as here.
 func (m *Mirror) branch(r *wire.Reader, w *wire.Welcome, mirror, source Head) (from aodi.CutFrom, err error) {
@@ -75,7 +85,7 @@ func (m *Mirror) branch(r *wire.Reader, w *wire.Welcome, mirror, source Head) (f
 		if m.v.Role() != aodi.RolePrimary {
 			return from, refusef(wire.CodeAhead, "the mirror stands at %v, beyond %v, and leaves its branch: the primary must be told first", mirror, source)
 		}
-		if err := m.v.NewTerm(mirror.Position); err != nil {
+		if err := m.newTerm(mirror.Position); err != nil {
 			return from, fmt.Errorf("%w: %w", errLocal, err)
 		}
 		return from, errAgain

@@ -55,7 +55,7 @@ type target struct {
 	p     *Peer
 	name  string
 	v     *aodi.Volume
-	roles sync.Mutex // one change of the role at a time; before mu
+	roles chan struct{} // holds one while the role changes; before mu
 
 	mu        sync.Mutex
 	feed      *feed // the source that feeds it now; I6
@@ -67,8 +67,8 @@ type target struct {
 	contact   time.Time // of the last feed, once it is over
 	lastErr   string
 	lastErrAt time.Time
-	turning   bool   // the role changes: no feed may begin
-	conflict  string // which other writable head was met
+	turning   bool // the role changes: no feed may begin
+	conflicts []conflict
 	tail      string // the snapshot of what only this volume had
 	followers map[format.UUID]*Mirror
 	led       map[*Mirror]*leading // those that are being fed
@@ -102,7 +102,7 @@ func (p *Peer) AddVolume(name string, v *aodi.Volume) error {
 	if p.targets[name] != nil {
 		return fmt.Errorf("peer: a volume named %q is there already", name)
 	}
-	p.targets[name] = &target{p: p, name: name, v: v, followers: map[format.UUID]*Mirror{}, led: map[*Mirror]*leading{}}
+	p.targets[name] = &target{p: p, name: name, v: v, roles: make(chan struct{}, 1), followers: map[format.UUID]*Mirror{}, led: map[*Mirror]*leading{}}
 	return nil
 }
 
@@ -325,7 +325,7 @@ func (t *target) status() FeedStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	st := FeedStatus{Name: t.name, Connected: t.feed != nil, Source: t.source, Identity: t.identity, Container: t.container,
-		LastContact: t.contact, Conflict: t.conflict, Tail: t.tail, LastError: t.lastErr, LastErrorAt: t.lastErrAt}
+		LastContact: t.contact, Conflict: t.conflictLocked(), Tail: t.tail, LastError: t.lastErr, LastErrorAt: t.lastErrAt}
 	if t.feed != nil {
 		st.LastContact = time.Unix(0, t.feed.contact.Load())
 	}

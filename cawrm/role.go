@@ -50,8 +50,8 @@ func (p *Peer) Demote(name string, discard bool) error {
 
 // turn changes the role with nobody feeding the volume.
 func (t *target) turn(why *refusal, change func() error) error {
-	t.roles.Lock()
-	defer t.roles.Unlock()
+	t.takeRole()
+	defer t.giveRole()
 	t.mu.Lock()
 	if t.receiving {
 		t.mu.Unlock()
@@ -73,10 +73,14 @@ func (t *target) turn(why *refusal, change func() error) error {
 	if err := change(); err != nil {
 		return err
 	}
-	t.setConflict("")
+	t.noConflict()
 	t.turned(before)
 	return nil
 }
+
+// takeRole waits until nobody else changes the role: that can take as long as the network. Before mu.
+func (t *target) takeRole() { t.roles <- struct{}{} }
+func (t *target) giveRole() { <-t.roles }
 
 // turned tells of a role that has changed.
 func (t *target) turned(before aodi.Role) {
@@ -102,7 +106,7 @@ func (p *Peer) stepDown(t *target, successor Head) error {
 	p.log.Warn("this volume was succeeded by another while it was away, and becomes its mirror", "name", t.name, "successor", successor.String())
 	return t.turn(refusef(wire.CodeClosing, "%q steps down", t.name), func() error {
 		if !t.v.Untouched() {
-			return refusef(wire.CodeNotMirror, "%q was written to while it was about to step down", t.name)
+			return refusef(wire.CodeBusy, "%q was written to while it was about to step down", t.name)
 		}
 		return t.v.Demote(false)
 	})
@@ -156,32 +160,8 @@ func (t *target) fed() bool {
 	return t.feed != nil || t.turning
 }
 
-// Conflict says which other writable head was met; empty: none.
-func (t *target) Conflict() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.conflict
-}
-
-func (t *target) setConflict(text string) {
-	if t == nil {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.conflict = text
-}
-
 func (t *target) keptTail(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.tail = name
-}
-
-// Conflict says which other writable head of a volume was met; empty: none.
-func (p *Peer) Conflict(name string) string {
-	if t := p.target(name); t != nil {
-		return t.Conflict()
-	}
-	return ""
 }

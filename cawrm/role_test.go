@@ -259,9 +259,7 @@ func TestTwoHeads(t *testing.T) {
 				t.Error("the loser's branch is not what its snapshot holds")
 			}
 			for _, m := range []*member{a, b} {
-				if text := m.site.peer.Conflict("vm"); text != "" {
-					t.Errorf("%s still says: %s", m.name, text)
-				}
+				eventually(t, m.name+" has forgotten the other head", func() bool { return m.site.peer.Conflict("vm") == "" }, func() any { return m.site.peer.Conflict("vm") })
 			}
 			write(t, kept.v, 7, 3000)
 			lost.reaches(kept)
@@ -350,6 +348,27 @@ func TestSwitchover(t *testing.T) {
 				t.Errorf("round %d: a tail was kept, though nothing was unsent", round)
 			}
 		}
+		a.close()
+		b.close()
+	})
+}
+
+// TestSwitchoverOfEmptyVolume ensures that a volume to which nothing was ever written is handed over too, to and fro.
+func TestSwitchoverOfEmptyVolume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFamily(t, 100, "a", "b")
+		a, b := f.members["a"].open("b"), f.members["b"].open()
+		eventually(t, "b knows its source", func() bool { return a.links[0].Status().State == cawrm.StateSynced }, func() any { return a.site.logs.String() })
+		check(t, a.site.peer.Switchover(t.Context(), "vm", a.links[0], 10*time.Second))
+		if a.v.Role() != aodi.RoleMirror || b.v.Role() != aodi.RolePrimary {
+			t.Fatalf("a is a %s, b a %s", a.v.Role(), b.v.Role())
+		}
+		write(t, b.v, 1, 1)
+		a.reaches(b)
+		check(t, b.site.peer.Demote("vm", false))
+		check(t, a.site.peer.Promote("vm", true))
+		write(t, a.v, 1, 2)
+		b.reaches(a)
 		a.close()
 		b.close()
 	})

@@ -27,6 +27,7 @@ type Welcome struct {
 	Got          format.Reached // of a jump epoch that was interrupted
 	Primary      bool           // it takes nothing: SyncPtr is its durable_ptr
 	Branch       bool           // it has gone its own way, and leaves it: RANGES follow
+	Container    format.UUID    // its own, with CapContainer
 	Name         string
 	Lineage      []format.Lineage
 }
@@ -36,7 +37,11 @@ const (
 	welcomeFixed = 64
 	linkSize     = 24
 	reachSize    = 16
+	uuidSize     = 16
 )
+
+// CapContainer is the capability that a WELCOME says whose it is.
+const CapContainer = 1 << 9
 
 // AppendHello appends a HELLO frame. Errors: a name or a lineage that is too long.
 func AppendHello(b []byte, h *Hello) ([]byte, error) {
@@ -65,6 +70,9 @@ func AppendWelcome(b []byte, w *Welcome) ([]byte, error) {
 	if !w.Got.Valid() {
 		return b, fmt.Errorf("WELCOME: of a jump epoch it has got %v: %w", w.Got, ErrInvalid)
 	}
+	if w.says() == w.Container.IsZero() {
+		return b, fmt.Errorf("WELCOME: container %v with capabilities %#x: %w", w.Container, w.Capabilities, ErrInvalid)
+	}
 	at := len(b)
 	b = beginFrame(b, TypeWelcome, 0)
 	b = le.AppendUint16(b, Version)
@@ -80,8 +88,14 @@ func AppendWelcome(b []byte, w *Welcome) ([]byte, error) {
 	for i := 0; i+1 < len(w.Got); i++ {
 		b = appendReach(b, w.Got[i])
 	}
+	if w.says() {
+		b = append(b, w.Container[:]...)
+	}
 	return endFrame(b, at, 0), nil
 }
+
+// says tells whether the container is in the frame.
+func (w *Welcome) says() bool { return w.Capabilities&CapContainer != 0 }
 
 func appendReach(b []byte, r format.Reach) []byte {
 	return le.AppendUint64(le.AppendUint64(b, uint64(r.Base)), r.Cursor)
@@ -170,6 +184,15 @@ func (r *Reader) Welcome() (Welcome, error) {
 	w.Capabilities = le.Uint64(b[8:])
 	copy(w.Volume[:], b[16:])
 	w.SyncPtr = format.Position(le.Uint64(b[32:]))
+	if w.says() {
+		if len(b) < welcomeFixed+uuidSize {
+			return w, fmt.Errorf("WELCOME: %w", ErrInvalid)
+		}
+		copy(w.Container[:], b[len(b)-uuidSize:])
+		if b = b[:len(b)-uuidSize]; w.Container.IsZero() {
+			return w, fmt.Errorf("WELCOME: no container: %w", ErrInvalid)
+		}
+	}
 	newer := int(le.Uint16(b[4:])) * reachSize
 	if len(b) < welcomeFixed+newer {
 		return w, fmt.Errorf("WELCOME: %w", ErrInvalid)

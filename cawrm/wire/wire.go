@@ -62,17 +62,18 @@
 // # WELCOME (hello.go)
 //
 //	 0        2      4      6      8              16        32         40       48       56      58      60    64
-//	+--------+------+------+------+--------------+---------+----------+--------+--------+-------+-------+-----+- - - +- - - - - - -+- - - - -+
-//	|version | flags|newer | zero | capabilities | volume  | sync_ptr | base   | cursor | name  | links | zero| name | links       | newer   |
-//	| u16    |      |u16   |      | taken u64    | id 16   |          | pos    | chunk  | bytes | u16   |     |      | 24 each     | 16 each |
-//	+--------+------+------+------+--------------+---------+----------+--------+--------+-------+-------+-----+- - - +- - - - - - -+- - - - -+
+//	+--------+------+------+------+--------------+---------+----------+--------+--------+-------+-------+-----+- - - +- - - - - - -+- - - - -+- - - - - -+
+//	|version | flags|newer | zero | capabilities | volume  | sync_ptr | base   | cursor | name  | links | zero| name | links       | newer   | container |
+//	| u16    |      |u16   |      | taken u64    | id 16   |          | pos    | chunk  | bytes | u16   |     |      | 24 each     | 16 each | uuid 16   |
+//	+--------+------+------+------+--------------+---------+----------+--------+--------+-------+-------+-----+- - - +- - - - - - -+- - - - -+- - - - - -+
 //
 // A volume id of zero means "none yet": the mirror is empty and takes the source's. sync_ptr is the position
 // of the last committed cut, name the peer's own. With a base other than zero the mirror has got a part of a jump epoch: the
 // chunks below cursor as of base, and those below the cursors of newer, at most 15, as of their bases (format.Reached). flags: 1, it is a primary and takes nothing, and sync_ptr is its durable_ptr; 2, it has
 // records which the source lacks, and leaves them for the source's: RANGES follow, which say where.
 // The capabilities taken are a subset of those offered;
-// 1: CapSnapshots, 0x100: CapCheck.
+// 1: CapSnapshots, 0x100: CapCheck, 0x200: CapContainer. With the last one the frame ends with the container's uuid, else it has none: so a
+// source knows a head that it has met when that is a mirror, and takes no other member of the same lineage for it.
 //
 // # REFUSE (control.go)
 //

@@ -35,6 +35,7 @@ var (
 	primary = wire.Welcome{Primary: true, Volume: uuid(0x10), SyncPtr: 1<<48 + 5, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}, {ID: uuid(0x90), Start: 77}}}
 	branch  = wire.Welcome{Branch: true, Volume: uuid(0x10), SyncPtr: 1000, Got: format.Reached{{Base: 1<<48 + 9, Cursor: 3}}, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}}}
 	partial = wire.Welcome{Volume: uuid(0x10), SyncPtr: 1000, Got: format.Reached{{Base: 3000, Cursor: 7}, {Base: 2000, Cursor: 99}}, Name: "peer", Lineage: []format.Lineage{{ID: uuid(0x70)}}}
+	whose   = wire.Welcome{Capabilities: wire.CapContainer, Container: uuid(0x40), Volume: uuid(0x10), SyncPtr: 1000, Got: partial.Got, Name: "peer", Lineage: partial.Lineage}
 	ranges  = []wire.Range{{First: 0, End: 5}, {First: 5, End: 6}, {First: 1 << 20, End: 1 << 32}}
 	records = wire.Records{First: 100, End: 104, Time: 1700000000_000000000, Commit: true, Entries: []format.Entry{
 		{Birth: 100, LBA: 7, Kind: format.KindData, Count: 1, CRC: 0xdeadbeef},
@@ -74,6 +75,7 @@ func frames() []struct {
 		{"welcome_primary", must(wire.AppendWelcome(nil, &primary)), primary},
 		{"welcome_branch", must(wire.AppendWelcome(nil, &branch)), branch},
 		{"welcome_partial", must(wire.AppendWelcome(nil, &partial)), partial},
+		{"welcome_container", must(wire.AppendWelcome(nil, &whose)), whose},
 		{"ranges", must(wire.AppendRanges(nil, ranges, true)), ranges},
 		{"handover", wire.AppendHandover(nil, 1<<48+7), format.Position(1<<48 + 7)},
 		{"follow", wire.AppendFollow(nil), nil},
