@@ -126,6 +126,9 @@ func (w *world) opClean() {
 // writeBeside lets a client overwrite what it has, beside something else.
 func (w *world) writeBeside() {
 	v := w.source().v
+	if w.source().rules != w.reign {
+		return // nobody takes writes
+	}
 	for range 1 + w.rng.IntN(12) {
 		if !w.source().up() || w.burst != nil || v.Status().Failed != nil {
 			return

@@ -81,6 +81,9 @@ func (d *simDisk) before(op disk.Op, off int64, n int) error {
 		err = fmt.Errorf("%s: write %d bytes at %d: %w", d.n.name, n, off, syscall.ENOSPC)
 	}
 	pace, sleep := d.paceLocked(op)
+	if err != nil && sleep > 0 {
+		d.sleepers--
+	}
 	d.mu.Unlock()
 	d.n.w.note(d.n.name, string(op), off, n)
 	if err != nil {

@@ -24,6 +24,16 @@
 //	error     an operation fails only when its disk has failed it, or what is live really fills its container (clean.go)
 //	hang      everything ends
 //
+// In half of the histories roles change (roles.go): mirrors are promoted, primaries demoted, handed over, or left to go on as an old head
+// that clients still write to; members are attached elsewhere. The history has a branch then for each primary, with a model of its
+// own (reign.go), and a position tells the branch. The oracle says of it (heads.go):
+//
+//	heads     only who was promoted is a primary; no two primaries have one lineage; two heads name each other; nobody who was written to
+//	          steps down by himself, and who was demoted takes no writes
+//	lineage   a promotion begins a link where the mirror stood, at positions that nobody has used
+//	lost      what was handed over is there, and whoever said that he has taken over is the primary
+//	tail      what only an old primary had is a snapshot, once it is a mirror
+//
 // # Virtual time
 //
 // Each history is a bubble of testing/synctest. Time passes only when every goroutine waits for it, for a channel or a

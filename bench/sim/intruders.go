@@ -71,7 +71,7 @@ func (x *intruder) write(n int) {
 // opStranger lets another volume of the same size try to feed a mirror.
 func (w *world) opStranger() {
 	n := w.nodes[1+w.rng.IntN(3)]
-	if !n.up() || !n.adopted { // an empty mirror takes any source
+	if len(w.reigns) > 1 || w.changing() || !n.up() || !n.adopted { // an empty mirror takes any source
 		return
 	}
 	if s := n.from; s.up() && w.rng.IntN(2) == 0 {
@@ -94,7 +94,7 @@ func (w *world) opStranger() {
 
 // keep keeps a copy of the source's disk as it is before a boot, now and then. What is on it was recovered and shown.
 func (w *world) keep(n *node) {
-	if n.from != nil {
+	if n.rules == nil || len(w.reigns) > 1 {
 		return
 	}
 	if w.kept = false; n.mem.Pending() || w.burst != nil || w.rng.IntN(3) > 0 {
@@ -110,7 +110,7 @@ func (w *world) keep(n *node) {
 // has positions that they have already. The source itself is down meanwhile.
 func (w *world) opOldCopy() {
 	s := w.source()
-	if w.old == nil || w.oldEnd == 0 {
+	if w.old == nil || w.oldEnd == 0 || len(w.reigns) > 1 || w.changing() {
 		return
 	}
 	if s.up() {

@@ -25,6 +25,9 @@ func (n *node) attach() {
 // someChild is a mirror of a node that is up.
 func (w *world) someChild() (n *node, i int) {
 	n = w.nodes[w.rng.IntN(2)] // s or a
+	if len(w.reigns) > 1 {
+		n = w.someone()
+	}
 	if !n.up() || len(n.children) == 0 {
 		return nil, 0
 	}
@@ -136,7 +139,7 @@ func (w *world) opVerify() {
 		r, err := m.Verify(ctx, w.seed%2 == 0, func(int64, int64) {})
 		done <- outcome{r, err}
 	}()
-	if v := w.source().v; w.source().up() && w.burst == nil && v.Status().Failed == nil {
+	if v := w.source().v; w.source().up() && w.source().rules == w.reign && w.burst == nil && v.Status().Failed == nil {
 		for range w.rng.IntN(8) { // beside it
 			s, k := w.place(sectors)
 			plan, p := w.model.write(s, k)

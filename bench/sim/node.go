@@ -19,7 +19,8 @@ type node struct {
 	w        *world
 	name     string
 	from     *node   // its source; nil for the source of all
-	children []*node // its mirrors
+	children []*node // its mirrors: those that it dials
+	rules    *reign  // of which it is the primary, as far as it knows; nil: a mirror
 	mem      *disk.Memory
 	held     map[int64]bool // chunks of the disk that have space; the node's disk guards it
 	image    *disk.Memory   // what the disk holds after the power loss that has ended the process
@@ -40,6 +41,12 @@ type node struct {
 	closed  bool          // the last process ended in order
 	trouble trouble
 	snaps   snaps
+
+	came     aodi.Position // where the process came up, as
+	cameAs   aodi.Role
+	written  bool // a primary: since it came up
+	demoting bool // it may be a mirror when it comes up
+	handed   bool // it must be the primary when it comes up
 }
 
 // hold notes that a range of the disk has space since the operation, or has no more.
@@ -95,6 +102,10 @@ func (n *node) boot() bool {
 		return false
 	}
 	n.v, n.down, n.closed = v, false, false
+	n.came, n.cameAs, n.written = n.end(), v.Role(), false
+	if n.rules != nil && n.rules.number == 0 {
+		n.rules.link = v.Info().Lineage[0]
+	}
 	n.startCleaner()
 	n.connect()
 	w.count("boots", 1)
@@ -119,7 +130,9 @@ func (n *node) connect() {
 	ln := host.Listen()
 	go func(p *cawrm.Peer, done chan error) { done <- p.Serve(ln) }(n.peer, n.served)
 	var err error
-	if n.feeds, err = cawrm.NewSource(n.v, w.cfg.mirror(w, n, n, host), 0); err != nil {
+	cfg := w.cfg.mirror(w, n, n, host)
+	cfg.Peer, cfg.Name = n.peer, "vm"
+	if n.feeds, err = cawrm.NewSource(n.v, cfg, 0); err != nil {
 		w.fatal("error", "%s: %v", n.name, err)
 	}
 	for _, c := range n.children {
@@ -129,7 +142,7 @@ func (n *node) connect() {
 	}
 	n.attach()
 	n.d.mu.Lock()
-	n.d.noSleep = n.from != nil && !n.adopted // adopting takes checkpoints beside those that come by themselves
+	n.d.noSleep = n.rules == nil && !n.adopted || w.disturbed // adopting takes checkpoints beside those that come by themselves
 	n.d.mu.Unlock()
 }
 

@@ -68,6 +68,9 @@ func (w *world) volume() *aodi.Volume {
 			return nil
 		}
 	}
+	if s.rules != w.reign || s != w.source() {
+		return nil // nobody is, for now; or another one
+	}
 	return s.v
 }
 
@@ -326,8 +329,8 @@ func (w *world) close(n *node) {
 		return
 	}
 	n.closed = true
-	if n.from == nil {
-		w.flushed = max(w.flushed, end)
+	if r := n.rules; r != nil && n.v.Role() == aodi.RolePrimary {
+		r.flushed = max(r.flushed, min(end, r.model.end))
 	}
 	n.inspect()
 }

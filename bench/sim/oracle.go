@@ -10,7 +10,9 @@ import (
 
 // look is what the oracle does after each step: pointers of all, now and then the content of one.
 func (w *world) look() {
+	w.heads()
 	w.pointers()
+	w.rest()
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
 	if w.rng.IntN(3) == 0 && n.up() {
 		w.compare(n)
@@ -61,18 +63,27 @@ func (w *world) position(n *node) {
 	if durable > end {
 		w.fatal("ahead", "V1: %s: durable_ptr %d is beyond end_ptr %d", n.name, durable, end)
 	}
-	if n.from == nil {
-		w.flushed = max(w.flushed, durable)
+	if r := n.rules; r != nil {
+		if n.v.Role() == aodi.RolePrimary { // else it has stepped down right now
+			r.flushed = max(r.flushed, durable)
+		}
 		return
+	}
+	if n.v.Role() == aodi.RolePrimary {
+		return // its promotion has failed, or is not over
 	}
 	if end < n.floor {
 		w.fatal("back", "%s stands at %d and has shown %d", n.name, end, n.floor)
 	}
+	if w.ruled(end) != w.ruled(n.floor) {
+		w.rejoined(n, end)
+	}
 	n.floor = end
+	w.lineage(n, end)
 	if end > 0 && !n.adopted {
 		n.adopted = true
 		n.d.mu.Lock()
-		n.d.noSleep = false
+		n.d.noSleep = w.disturbed
 		n.d.mu.Unlock()
 	}
 	w.behind(n)
@@ -84,11 +95,18 @@ func (w *world) position(n *node) {
 
 // behind holds a mirror's position against its source's.
 func (w *world) behind(n *node) {
-	if n.from.down {
+	from := n.from
+	if r := w.ruled(n.floor); len(w.reigns) > 1 { // others may have fed it before
+		from = r.primary
+		if from.rules != r {
+			return
+		}
+	}
+	if from == nil || from.down || len(w.reigns) > 1 && from.v.Role() != aodi.RolePrimary {
 		return
 	}
-	if durable := n.from.durable(); !n.from.d.isDead() && n.floor > durable {
-		w.fatal("ahead", "%s stands at %d, its source %s has durable_ptr %d", n.name, n.floor, n.from.name, durable)
+	if durable := from.durable(); !from.d.isDead() && n.floor > durable {
+		w.fatal("ahead", "%s stands at %d, its source %s has durable_ptr %d", n.name, n.floor, from.name, durable)
 	}
 }
 
@@ -97,12 +115,12 @@ func (w *world) compare(n *node) {
 	if n.v.Size() == 0 {
 		return // a mirror that does not know its source
 	}
-	if n.from == nil && n.v.Status().Failed != nil {
+	if n.rules != nil && n.v.Status().Failed != nil {
 		return // an operation that ended with EIO may be seen in part, until the volume is opened again
 	}
 	for range 5 {
 		p := n.end()
-		if p > w.known {
+		if p > w.ruled(p).known {
 			return // clients whose records have no order yet
 		}
 		bad, err := w.differs(n.v, p)
@@ -113,7 +131,7 @@ func (w *world) compare(n *node) {
 			return
 		case err != nil:
 			w.fatal("read", "%s at position %d: %v", n.name, p, err)
-		case bad != "" && n.from == nil:
+		case bad != "" && n.rules != nil:
 			w.fatal("prefix", "%s at position %d: %s", n.name, p, bad)
 		case bad != "":
 			w.fatal("cut", "%s at position %d: %s", n.name, p, bad)
@@ -134,7 +152,7 @@ func (w *world) differs(v *aodi.Volume, p aodi.Position) (string, error) {
 			return bad, nil
 		}
 	}
-	if used, want := v.Status().UsedBytes/chunkSize, w.model.mapped(p); used != want {
+	if used, want := v.Status().UsedBytes/chunkSize, w.ruled(p).model.mapped(p); used != want {
 		if end, _ := v.Pointers(); end == p {
 			return say("%d chunks are mapped, not %d", used, want), nil
 		}
@@ -145,7 +163,7 @@ func (w *world) differs(v *aodi.Volume, p aodi.Position) (string, error) {
 // unlike compares bytes from a chunk on with the model.
 func (w *world) unlike(b []byte, lba int64, p aodi.Position) string {
 	for i := 0; i < len(b); i, lba = i+chunkSize, lba+1 {
-		want := w.model.at(lba, p)
+		want := w.ruled(p).model.at(lba, p)
 		got, err := read(b[i : i+chunkSize])
 		if err != nil {
 			return say("chunk %d: %v", lba, err)
@@ -183,10 +201,13 @@ func (w *world) revive(n *node) bool {
 	if n.d.isDead() {
 		return false
 	}
-	if twice != nil && twice.end != end && n.from == nil { // a mirror may have been fed already
+	if n.rules != nil {
+		end = n.came
+	}
+	if twice != nil && twice.end != end && n.rules != nil { // a mirror may have been fed already
 		w.fatal("twice", "%s comes up at %d, a copy of its disk came up at %d", n.name, end, twice.end)
 	}
-	if before != nil && before.end != end && n.from == nil {
+	if before != nil && before.end != end && n.rules != nil {
 		w.fatal("meta", "%s comes up at %d, a copy whose newest meta chunk is lost came up at %d", n.name, end, before.end)
 	}
 	w.recovered(n, end)
@@ -200,11 +221,17 @@ func (w *world) recovered(n *node, end aodi.Position) {
 			w.compareSnapshots(n, true)
 		}
 	}()
-	if n.from != nil {
+	w.roleOf(n)
+	if n.rules == nil {
 		w.position(n)
 		w.compare(n)
 		return
 	}
+	w.within(n.rules, func() { w.recoveredHead(n, end) })
+}
+
+// recoveredHead looks at a primary that has come up.
+func (w *world) recoveredHead(n *node, end aodi.Position) {
 	if end < w.flushed {
 		w.fatal("flushed", "the source comes up at %d, durable was %d", end, w.flushed)
 	}
@@ -215,10 +242,13 @@ func (w *world) recovered(n *node, end aodi.Position) {
 	if end > w.model.end {
 		w.fatal("prefix", "the source comes up at %d, of %d records that were ever accepted", end, w.model.end)
 	}
-	for _, m := range w.nodes[1:] {
-		if m.floor > end {
+	for _, m := range w.nodes {
+		if m.rules == nil && m.floor > end && w.ruled(m.floor) == w.reign {
 			w.fatal("ahead", "%s has shown %d, the source comes up at %d", m.name, m.floor, end)
 		}
+	}
+	if r := w.after(w.reign); r != nil && r.fork() > end {
+		w.fatal("ahead", "%s was promoted at %d, its source comes up at %d", r.primary.name, r.fork(), end)
 	}
 	if w.kept {
 		w.oldEnd = end
@@ -262,7 +292,7 @@ func (w *world) recoverTwice(n *node) *outcome {
 		} else if end != first {
 			w.fatal("twice", "%s: the first recovery came to %d, the second to %d", n.name, first, end)
 		}
-		if v.Size() > 0 && end <= w.known && w.burst == nil {
+		if v.Size() > 0 && end <= w.ruled(end).known && w.burst == nil {
 			if bad, err := w.differs(v, end); bad != "" || err != nil {
 				w.fatal("twice", "%s: recovery %d: %s %v", n.name, i+1, bad, err)
 			}
@@ -302,7 +332,7 @@ func (w *world) recoverFromBefore(n *node) *outcome {
 	defer v.Close()
 	w.count("copies without their newest meta chunk opened", 1)
 	end, _ := v.Pointers()
-	if v.Size() > 0 && end <= w.known && w.burst == nil {
+	if v.Size() > 0 && end <= w.ruled(end).known && w.burst == nil {
 		if bad, err := w.differs(v, end); bad != "" || err != nil {
 			w.fatal("meta", "%s, from the checkpoint before, at %d: %s %v", n.name, end, bad, err)
 		}

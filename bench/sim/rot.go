@@ -69,7 +69,7 @@ func (w *world) mend(n *node) {
 				continue
 			}
 			got, err := read(b)
-			if err != nil || !w.model.ever(lba, got) {
+			if err != nil || !w.ever(lba, got) {
 				w.fatal("rot", "%s, repaired: chunk %d holds writes %v, which it never held (%v)", n.name, lba, got, err)
 			}
 		}

@@ -25,7 +25,7 @@ func (s *snaps) forget(name string) {
 // opSnapshot keeps what somebody shows, the source or a mirror.
 func (w *world) opSnapshot() {
 	n := w.someone()
-	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 || n.from != nil && !n.adopted {
+	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 || n.rules == nil && !n.adopted {
 		return
 	}
 	n.snaps.next++
@@ -45,8 +45,8 @@ func (w *world) opSnapshot() {
 		}
 		n.snaps.forget(name)
 		n.snaps.there = append(n.snaps.there, name)
-		if n.from == nil && made.Position != w.model.end {
-			w.fatal("snapshot", "%s stands at %d, the volume at %d", name, made.Position, w.model.end)
+		if r := n.rules; r != nil && made.Position != r.model.end && n.v.Role() == aodi.RolePrimary {
+			w.fatal("snapshot", "%s stands at %d, the volume at %d", name, made.Position, r.model.end)
 		}
 	})
 }
@@ -92,10 +92,10 @@ func (w *world) compareSnapshots(n *node, all bool) {
 }
 
 func (w *world) compareSnapshot(n *node, s aodi.SnapshotInfo) {
-	if !n.copied(s.Name) && !slices.Contains(n.snaps.there, s.Name) && !slices.Contains(n.snaps.maybe, s.Name) {
+	if !n.copied(s.Name) && !n.cameBack(s.Name) && !slices.Contains(n.snaps.there, s.Name) && !slices.Contains(n.snaps.maybe, s.Name) {
 		w.fatal("snapshot", "%s has a snapshot %s that was deleted, or never made", n.name, s.Name)
 	}
-	if s.Position > w.known {
+	if s.Position > w.ruled(s.Position).known {
 		return // clients whose records have no order yet
 	}
 	v, err := n.v.OpenView(s.Name)
@@ -125,7 +125,7 @@ func (w *world) compareView(n *node, v *aodi.View, what string) {
 			w.fatal(what, "%s@%s at position %d: %s", n.name, s.Name, s.Position, bad)
 		}
 	}
-	if used, want := s.UsedBytes/chunkSize, w.model.mapped(s.Position); used != want {
+	if used, want := s.UsedBytes/chunkSize, w.ruled(s.Position).model.mapped(s.Position); used != want {
 		w.fatal(what, "%s@%s: %d chunks are mapped, not %d", n.name, s.Name, used, want)
 	}
 	w.count(what+"s compared", 1)
@@ -134,7 +134,7 @@ func (w *world) compareView(n *node, v *aodi.View, what string) {
 // opMoment reads somebody as it was some time ago.
 func (w *world) opMoment() {
 	n := w.someone()
-	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 || n.from != nil && !n.adopted {
+	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 || n.rules == nil && !n.adopted {
 		return
 	}
 	at := time.Now().Add(-time.Duration(w.rng.Int64N(1 << (20 + w.rng.IntN(14)))))
@@ -154,7 +154,7 @@ func (w *world) opMoment() {
 		}
 		defer v.Close()
 		w.say("  -> %s at %d", n.name, v.Info().Position)
-		if v.Info().Position <= w.known {
+		if p := v.Info().Position; p <= w.ruled(p).known {
 			w.compareView(n, v, "moment")
 		}
 	})
@@ -163,14 +163,23 @@ func (w *world) opMoment() {
 // copied tells whether a snapshot is one that a node has from its source: names begin with who made them.
 func (n *node) copied(name string) bool { return !strings.HasPrefix(name, n.name) }
 
+// cameBack tells whether a snapshot that was deleted may be there again: after a change of roles a mirror that stands where it is gets it
+// from one that has kept it.
+func (n *node) cameBack(name string) bool {
+	return len(n.w.reigns) > 1 && slices.Contains(n.snaps.gone, name)
+}
+
 // opDeleteCopy deletes a snapshot that a mirror has from its source. It can come back as long as the mirror stands there: the
 // source does not know, after a restart.
 func (w *world) opDeleteCopy() {
 	n := w.nodes[1+w.rng.IntN(len(w.nodes)-1)]
+	if len(w.reigns) > 1 {
+		n = w.someone()
+	}
 	if !n.up() || n.v.Status().Failed != nil {
 		return
 	}
-	list := slices.DeleteFunc(n.v.Snapshots(), func(s aodi.SnapshotInfo) bool { return !n.copied(s.Name) })
+	list := slices.DeleteFunc(n.v.Snapshots(), func(s aodi.SnapshotInfo) bool { return !n.copied(s.Name) || slices.Contains(n.snaps.there, s.Name) })
 	if len(list) == 0 {
 		return
 	}
@@ -188,6 +197,13 @@ func (w *world) opDeleteCopy() {
 // copies holds the snapshots of a mirror against its source's: whatever the source has below the mirror's position is there too, at
 // the same position, of the same time; and the mirror has none that the source has lost.
 func (w *world) copies(n *node, whole bool) {
+	if n.up() && n.rules == nil && n.v.Role() == aodi.RolePrimary {
+		return // its promotion is not over
+	}
+	if len(w.reigns) > 1 {
+		w.copiesOfPrimary(n, whole)
+		return
+	}
 	if n.from == nil || !n.up() || !n.from.up() {
 		return
 	}
@@ -222,6 +238,9 @@ func find(list []aodi.SnapshotInfo, name string) int {
 
 // lacks tells which snapshots of its source a mirror has not got yet.
 func (n *node) lacks() string {
+	if len(n.w.reigns) > 1 {
+		return n.lacksOfPrimary(n.end())
+	}
 	for _, s := range n.from.v.Snapshots() {
 		if find(n.v.Snapshots(), s.Name) < 0 && !slices.Contains(n.snaps.gone, s.Name) {
 			return s.Name

@@ -39,23 +39,27 @@ type world struct {
 	seed    uint64
 	rng     *rand.Rand
 	cfg     config
-	model   *model
 	net     *network.Network
-	nodes   []*node // the source first, then its mirrors, then the mirror's mirror
+	nodes   []*node // the first source, then its mirrors, then the mirror's mirror
 	began   time.Time
 	verbose bool
 	out     io.Writer
 
-	flushed aodi.Position // the source's records below it survive whatever happens
-	known   aodi.Position // records below it are in the model in the order of the log
-	burst   *burst        // clients whose records are not in the model yet
-	old     *disk.Memory  // a copy of the source's disk, from before it came up at oldEnd
-	oldEnd  aodi.Position // 0: not known yet
-	kept    bool          // the copy is of the boot that is under way
-	guests  []func()      // what else must be stopped when a history ends early
-	over    bool          // nobody can say any more what the disks should hold: the history ends
-	said    []string
-	doing   string
+	*reign                  // that is on
+	reigns    []*reign      // all, in their order
+	roles     bool          // they change
+	vacant    bool          // the primary was demoted, and nobody is promoted yet
+	heir      *node         // who may have become the primary, or may yet; nobody else is promoted
+	heirEnd   aodi.Position // where it was handed over; 0: it was not
+	disturbed bool          // nobody sleeps over a disk
+
+	old    *disk.Memory  // a copy of the source's disk, from before it came up at oldEnd
+	oldEnd aodi.Position // 0: not known yet
+	kept   bool          // the copy is of the boot that is under way
+	guests []func()      // what else must be stopped when a history ends early
+	over   bool          // nobody can say any more what the disks should hold: the history ends
+	said   []string
+	doing  string
 
 	mu    sync.Mutex
 	trace uint64
@@ -103,12 +107,17 @@ func choose(rng *rand.Rand) config {
 func newWorld(t *testing.T, seed uint64, tl *tally) *world {
 	rng := rand.New(rand.NewPCG(seed, 0x5eed))
 	w := &world{t: t, seed: seed, rng: rng, cfg: choose(rng), began: time.Now(), tally: tl}
-	w.model = newModel(w.cfg.windows)
+	w.roles = rand.New(rand.NewPCG(seed, 0x401e5)).IntN(2) == 0 // a draw of its own: all others stay
+	if w.roles {
+		w.cfg.space.segments = [4]uint64{} // tails that are kept are more than was reckoned with
+	}
 	w.net = network.New(w.split())
 	s, a, b, c := w.node("s"), w.node("a"), w.node("b"), w.node("c")
 	s.children, a.children = []*node{a, b}, []*node{c}
 	a.from, b.from, c.from = s, s, a
 	w.nodes = []*node{s, a, b, c}
+	w.reign = &reign{model: newModel(w.cfg.windows), primary: s}
+	w.reigns, s.rules = []*reign{w.reign}, w.reign
 	for i, n := range w.nodes {
 		opt := aodi.CreateOptions{SegmentChunks: w.cfg.segment[i], Mirror: n.from != nil, Capacity: w.cfg.capacity(i)}
 		if n.from == nil {
@@ -130,7 +139,8 @@ func (w *world) node(name string) *node {
 // split is a stream of random numbers of its own, for somebody who draws at times that the driver does not set.
 func (w *world) split() *rand.Rand { return rand.New(rand.NewPCG(w.rng.Uint64(), w.rng.Uint64())) }
 
-func (w *world) source() *node { return w.nodes[0] }
+// source is the primary, or was the last one.
+func (w *world) source() *node { return w.primary }
 
 // run is the whole history.
 func (w *world) run() {
@@ -146,13 +156,16 @@ func (w *world) run() {
 	if w.over {
 		return
 	}
+	if w.crown(); w.over {
+		return
+	}
 	w.drain()
 	w.finish()
 }
 
 // step does one operation of the table.
 func (w *world) step(i int) {
-	total := 0
+	total, table := 0, w.operations()
 	for _, o := range table {
 		total += o.weight
 	}
