@@ -14,11 +14,10 @@ import (
 
 // Server answers the control socket. It is started by Serve and ended by Close.
 type Server struct {
-	http     *http.Server
-	mux      *http.ServeMux
-	visitors visitors
-	status   func() Status
-	log      *slog.Logger
+	http   *http.Server
+	mux    *http.ServeMux
+	status func() Status
+	log    *slog.Logger
 }
 
 // Bounds of what clients can make the server hold: with these it is less than 64 KiB for each of maxVisitors.
@@ -33,18 +32,17 @@ const (
 // NewServer makes a server that asks status, from any goroutine, for what it tells.
 func NewServer(status func() Status, log *slog.Logger) *Server {
 	mux := http.NewServeMux()
-	s := &Server{status: status, log: log, visitors: newVisitors(), mux: mux}
+	s := &Server{status: status, log: log, mux: mux}
 	mux.HandleFunc("GET /v1/status", s.getStatus)
 	mux.HandleFunc("/", s.unknown)
 	s.http = &http.Server{
-		Handler:           s.visitors.handler(mux),
+		Handler:           mux,
 		ReadHeaderTimeout: headTime,
 		MaxHeaderBytes:    maxHeader,
 		IdleTimeout:       maxIdleTime,
-		ConnContext:       s.visitors.enter,
-		ConnState:         s.visitors.changed,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	BoundVisitors(s.http)
 	return s
 }
 
@@ -113,7 +111,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, code int, v any)
 		s.log.Error("control: answer cannot be written as JSON", "error", err)
 		code, b = http.StatusInternalServerError, []byte(`{"error":"the daemon's answer cannot be written as JSON"}`)
 	}
-	s.visitors.served(r)
+	Served(r)
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // fails on a closed connection, as Write will
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)

@@ -21,11 +21,17 @@ type visitors struct {
 }
 
 type visitor struct {
+	of   *visitors
 	c    net.Conn
 	busy bool // a request of it is in work; guarded by visitors.mu
 }
 
-func newVisitors() visitors { return visitors{slots: make(chan struct{}, maxVisitors)} }
+// BoundVisitors lets so many connect to a server, before it serves. Nobody who is silent, or slow with a request or with an
+// answer, keeps others out.
+func BoundVisitors(s *http.Server) {
+	v := &visitors{slots: make(chan struct{}, maxVisitors)}
+	s.Handler, s.ConnContext, s.ConnState = v.handler(s.Handler), v.enter, v.changed
+}
 
 type visitorKey struct{}
 
@@ -37,7 +43,7 @@ func (v *visitors) enter(ctx context.Context, c net.Conn) context.Context {
 		v.dropOne()
 		v.slots <- struct{}{}
 	}
-	x := &visitor{c: c}
+	x := &visitor{of: v, c: c}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.list = append(v.list, x)
@@ -67,19 +73,19 @@ func (v *visitors) changed(c net.Conn, state http.ConnState) {
 // handler marks a connection as busy while next works for it, until it is served.
 func (v *visitors) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v.mark(r, true)
-		defer v.served(r)
+		mark(r, true)
+		defer Served(r)
 		next.ServeHTTP(w, r)
 	})
 }
 
-// served notes that the work for a request is done: what is left is the client's to read.
-func (v *visitors) served(r *http.Request) { v.mark(r, false) }
+// Served notes that the work for a request is done: what is left is the client's to read.
+func Served(r *http.Request) { mark(r, false) }
 
-func (v *visitors) mark(r *http.Request, busy bool) {
+func mark(r *http.Request, busy bool) {
 	if x, ok := r.Context().Value(visitorKey{}).(*visitor); ok { // not in a request that came over no connection
-		v.mu.Lock()
-		defer v.mu.Unlock()
+		x.of.mu.Lock()
+		defer x.of.mu.Unlock()
 		x.busy = busy
 	}
 }

@@ -9,19 +9,17 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
-	"sync"
 	"time"
 
 	"cawrm/cmd/internal/control"
 )
 
-// Bounds of what clients can make the server hold.
+// Bounds of what clients can make the server hold, of which control.BoundVisitors lets in so many at a time.
 const (
 	maxHeader  = 16 << 10
 	headTime   = 10 * time.Second
 	answerTime = 2 * time.Minute // a profile takes 30 s
 	idleTime   = time.Minute
-	maxClients = 64
 )
 
 // Config is what the server shows.
@@ -71,15 +69,16 @@ func New(cfg Config) *Server {
 	mux.HandleFunc("POST /api/snapshot", action(s, maySnapshot, cfg.Snapshot))
 	mux.HandleFunc("POST /api/role", action(s, mayRole, cfg.Role))
 	s.http = &http.Server{
-		Handler: mux, ReadHeaderTimeout: headTime, ReadTimeout: headTime, WriteTimeout: answerTime, IdleTimeout: idleTime,
+		Handler: served(mux), ReadHeaderTimeout: headTime, ReadTimeout: headTime, WriteTimeout: answerTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
+	control.BoundVisitors(s.http)
 	return s
 }
 
 // Serve answers on l until Close, which closes l; it returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(&bounded{Listener: l, slots: make(chan struct{}, maxClients), closed: make(chan struct{})}); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -129,45 +128,22 @@ func loopback(hostport string) bool {
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
-// bounded accepts so many connections at a time; others wait in the kernel.
-type bounded struct {
-	net.Listener
-	slots  chan struct{}
-	closed chan struct{}
-	once   sync.Once
+// served lets an answer that nobody reads count as no work from its first byte on.
+func served(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(&answerWriter{w, r}, r)
+	})
 }
 
-// Close also lets an Accept go that waits for a slot.
-func (b *bounded) Close() error {
-	b.once.Do(func() { close(b.closed) })
-	return b.Listener.Close()
+type answerWriter struct {
+	http.ResponseWriter
+	r *http.Request
 }
 
-// Accept waits for a slot before a connection.
-func (b *bounded) Accept() (net.Conn, error) {
-	select {
-	case b.slots <- struct{}{}:
-	case <-b.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := b.Listener.Accept()
-	if err != nil {
-		<-b.slots
-		return nil, err
-	}
-	return &slotConn{Conn: c, slots: b.slots}, nil
+func (a *answerWriter) Write(b []byte) (int, error) {
+	control.Served(a.r)
+	return a.ResponseWriter.Write(b)
 }
 
-type slotConn struct {
-	net.Conn
-	slots chan struct{}
-}
-
-// Close is called once by net/http for each connection, and may be once more by its Close.
-func (c *slotConn) Close() error {
-	err := c.Conn.Close()
-	if err == nil {
-		<-c.slots // a second Close fails
-	}
-	return err
-}
+// Unwrap is for http.ResponseController.
+func (a *answerWriter) Unwrap() http.ResponseWriter { return a.ResponseWriter }
