@@ -61,7 +61,10 @@ func (j *job) do() error {
 	defer os.RemoveAll(dir)
 	var extra []string
 	if j.cover != "" {
-		extra = []string{"-cover", "-coverpkg", "cawrm/aodi/...,cawrm/recover,cawrm/cawrm/..."}
+		if err := os.MkdirAll(j.cover, 0o755); err != nil {
+			return err
+		}
+		extra = []string{"-cover", "-coverpkg", "cawrm/aodi/...,cawrm/recover,cawrm/gc,cawrm/cawrm/..."}
 	}
 	bin, faithful, err := overlay.Build(".", dir, nil, extra...)
 	if err != nil {
