@@ -77,3 +77,18 @@ func FuzzName(f *testing.F) {
 		}
 	})
 }
+
+func FuzzRule(f *testing.F) {
+	for _, s := range []string{"addr=10.0.0.0/8", "addr=::1,ro", "cert=backup,addr=192.168.1.7", "unix,ro", "", "addr=fe80::1%eth0", "addr=::ffff:10.0.0.0/104"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := value.ParseRule(s)
+		if err != nil {
+			return
+		}
+		if again, err := value.ParseRule(r.String()); err != nil || again != r {
+			t.Errorf("%q is %+v, written as %s, which is %+v: %v", s, r, r, again, err)
+		}
+	})
+}
