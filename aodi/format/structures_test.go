@@ -57,6 +57,11 @@ func structures() []structure {
 			{Birth: 1003, LBA: 9, Kind: format.KindZero, Count: 0xffffffff},
 			{Birth: 1004, LBA: 10, Kind: format.KindData, Count: 1, CRC: 0x21222324},
 		}}
+	grown := format.BatchHeader{Kind: format.BatchLog, Flags: format.FlagCommit, Tag: 6, Seq: 78, First: 1005, End: 1007, Time: 1700000000000000005,
+		Logged: 12347, Incarnation: 9, PrevCRC: 0xfeedface, Next: 18, Data: 1, Entries: []format.Entry{
+			{Birth: 1005, LBA: 0x10203040, Kind: format.KindSize, Count: 0x51525354},
+			{Birth: 1006, LBA: 0x61626364, Kind: format.KindData, Count: 1, CRC: 0x31323334},
+		}}
 	page := format.BatchHeader{Kind: format.BatchMeta, Flags: format.FlagCommit, Tag: 5, Seq: 3, Incarnation: 2, Data: 1,
 		Entries: []format.Entry{{Birth: 3, LBA: 7, Kind: format.KindPage, Level: 2, Count: 1, CRC: 0x31323334}}}
 	summary := format.Summary{Kind: format.BatchLog, Tag: 0x0102030405060708, Segment: 6, Incarnation: 9, MaxPosition: 1005,
@@ -65,16 +70,17 @@ func structures() []structure {
 	summary.Slots[1], summary.Slots[2] = batch.Entries[0], batch.Entries[3]
 	row := format.SegmentRow{Live: 0x01020304, State: format.SegmentSealed, Kind: format.BatchCold, MaxPosition: 0x1112131415161718}
 
-	header := func(h *format.BatchHeader) structure {
-		return structure{"batch-" + map[format.BatchKind]string{format.BatchLog: "log", format.BatchMeta: "meta"}[h.Kind], true,
+	header := func(name string, h *format.BatchHeader) structure {
+		return structure{"batch-" + name, true,
 			func() []byte { return chunk(func(b []byte) { h.Encode(b) }) }, decodeBatch, *h}
 	}
 	return []structure{
 		{"super", true, func() []byte { return chunk(super.Encode) }, func(b []byte) (any, error) { return format.DecodeSuper(b) }, super},
 		{"meta", true, func() []byte { return chunk(meta.Encode) }, func(b []byte) (any, error) { return format.DecodeMeta(b) }, meta},
 		{"catalog", false, func() []byte { return mustEncode(&catalog) }, func(b []byte) (any, error) { return format.DecodeCatalog(b) }, catalog},
-		header(&batch),
-		header(&page),
+		header("log", &batch),
+		header("size", &grown),
+		header("meta", &page),
 		{"summary", true, func() []byte { return chunk(func(b []byte) { summary.Encode(geo, b) }) },
 			func(b []byte) (any, error) { return format.DecodeSummary(geo, b) }, summary},
 		{"row", false, func() []byte { b := make([]byte, format.SegmentRowSize); row.Put(b); return b },
