@@ -229,6 +229,55 @@ func TestCommitIsWholeOnReadError(t *testing.T) {
 	}
 }
 
+// TestFailedTrimIsInNoCheckpoint ensures that a discard that fails in its middle, at a page of the map that cannot be read, is not made
+// durable in part by a checkpoint that was waiting for it: no record says that it was there.
+func TestFailedTrimIsInNoCheckpoint(t *testing.T) {
+	d := newDisk(t, 1<<30)
+	create(t, d, 1<<30, 256)
+	v := open(t, d, quiet)
+	for i := range 20 {
+		if err := v.WriteAt(stamped(uint64(1+i)), int64(i)*512*chunk, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var armed atomic.Bool
+	var reads atomic.Int64
+	checkpoint := make(chan error, 1)
+	f := &disk.Faulty{Disk: d, Rule: func(op disk.Op, _ int64, _ int) error {
+		if op != disk.OpRead || !armed.Load() || reads.Add(1) != 10 {
+			return nil
+		}
+		go func() { checkpoint <- v.Checkpoint() }()
+		time.Sleep(50 * time.Millisecond) // it waits for the map then
+		return syscall.EIO
+	}}
+	v = open(t, f, quiet)
+	if err := v.WriteAt(stamped(100), 600*chunk, true); err != nil { // something for it to write
+		t.Fatal(err)
+	}
+	armed.Store(true)
+	err := v.Trim(0, 1<<30, false)
+	armed.Store(false)
+	if !errors.Is(err, syscall.EIO) {
+		t.Fatalf("the discard: %v", err)
+	}
+	if err := <-checkpoint; !errors.Is(err, syscall.EIO) {
+		t.Errorf("the checkpoint: %v", err)
+	}
+	v.Close()
+	v = open(t, d, quiet)
+	defer v.Close()
+	p := make([]byte, chunk)
+	for i := range 20 {
+		if err := v.ReadAt(p, int64(i)*512*chunk); err != nil || !bytes.Equal(p, stamped(uint64(1+i))) {
+			t.Errorf("chunk %d of a discard that has failed is gone (%v)", i*512, err)
+		}
+	}
+}
+
 // TestTrimOfNothing ensures that a discard of holes neither gives the next record its time nor takes log.
 func TestTrimOfNothing(t *testing.T) {
 	d := newDisk(t, 1<<30)

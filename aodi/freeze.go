@@ -63,6 +63,9 @@ func (v *Volume) freeze(flags uint32, snap *snapshot, change func()) (*frozen, e
 	}
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
+	if err := v.failure(); err != nil { // what failed meanwhile can have left the map between two records
+		return nil, err
+	}
 	v.ckpt.seq++
 	f := &frozen{ticket: v.ticket, head: v.ckpt.head}
 	f.head.slots = append([]format.Entry(nil), f.head.slots...)
