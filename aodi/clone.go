@@ -3,7 +3,6 @@ package aodi
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -98,11 +97,11 @@ func (v *Volume) createClone(snapshot, name, path string, size int64, fill func(
 	if v.findClone(name) >= 0 {
 		return fmt.Errorf("there is a clone %q of %s: %w", name, v.d.Name(), syscall.EEXIST)
 	}
-	if err := Create(path, CreateOptions{Size: max(size, base.Size()), SegmentChunks: v.geo.SegmentChunks}); err != nil {
+	if err := createIn(v.opt.Files, path, CreateOptions{Size: max(size, base.Size()), SegmentChunks: v.geo.SegmentChunks}); err != nil {
 		return err
 	}
 	if err := v.begetClone(base, path, fill); err != nil {
-		return errors.Join(err, os.Remove(path))
+		return errors.Join(err, v.opt.Files.Remove(path))
 	}
 	v.mapMu.Lock()
 	v.catalog.Clones = append(v.catalog.Clones, format.Clone{Snapshot: snapshot, Name: name, Path: path})
@@ -113,7 +112,7 @@ func (v *Volume) createClone(snapshot, name, path string, size int64, fill func(
 
 // begetClone tells a new container what it is a clone of, and fills in what it has beyond that.
 func (v *Volume) begetClone(base *View, path string, fill func(*Volume) error) error {
-	clone, err := Open(path, Options{Logger: v.log})
+	clone, err := Open(path, Options{Logger: v.log, Files: v.opt.Files})
 	if err != nil {
 		return err
 	}
@@ -127,7 +126,7 @@ func (v *Volume) begetClone(base *View, path string, fill func(*Volume) error) e
 	if err != nil {
 		return err
 	}
-	if clone, err = Open(path, Options{Logger: v.log, Base: over}); err != nil {
+	if clone, err = Open(path, Options{Logger: v.log, Base: over, Files: v.opt.Files}); err != nil {
 		over.Close()
 		return err
 	}
@@ -144,6 +143,7 @@ func (v *Volume) OpenClone(name string, opt Options) (*Volume, error) {
 	c := v.catalog.Clones[i]
 	v.mapMu.RUnlock()
 	var err error
+	opt.Files = v.opt.Files
 	if opt.Base, err = v.OpenView(c.Snapshot); err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
@@ -23,13 +22,17 @@ type CreateOptions struct {
 // Create makes a container at path: a file that does not exist or is empty, or a block device, whose content is
 // lost. Errors name the path and what to do; a file that was begun is removed again.
 func Create(path string, opt CreateOptions) error {
-	d, err := disk.CreateFile(path)
+	return createIn(disk.FileSystem{}, path, opt)
+}
+
+func createIn(files disk.Files, path string, opt CreateOptions) error {
+	d, err := files.Create(path)
 	if err != nil {
 		return err
 	}
 	err = errors.Join(CreateOn(d, opt), d.Close())
 	if err != nil && !d.Fixed() {
-		err = errors.Join(err, os.Remove(path)) // it was empty or not there
+		err = errors.Join(err, files.Remove(path)) // it was empty or not there
 	}
 	return err
 }

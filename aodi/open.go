@@ -24,6 +24,7 @@ type Options struct {
 	Now                func() time.Time // nil: time.Now
 	History            HistoryWindow    // what can be read again; zero: nothing
 	Base               *View            // what a clone is made of; Close closes it
+	Files              disk.Files       // where containers lie that are named by a path; nil: the file system
 }
 
 func (o Options) withDefaults() Options {
@@ -46,13 +47,16 @@ func (o Options) withDefaults() Options {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Files == nil {
+		o.Files = disk.FileSystem{}
+	}
 	return o
 }
 
 // Open takes the exclusive lock, recovers, and starts the volume's goroutines.
 // Errors: disk.ErrInUse; format.ErrMagic, ErrVersion, ErrChecksum with what to do; the disk's.
 func Open(path string, opt Options) (*Volume, error) {
-	d, err := disk.OpenFile(path, false)
+	d, err := opt.withDefaults().Files.Open(path)
 	if err != nil {
 		return nil, err
 	}
