@@ -216,6 +216,7 @@ func TestDeltaDamaged(t *testing.T) {
 		case 1:
 			bad = append(bad[:k], bad[min(len(bad), k+1+rng.IntN(5000)):]...)
 		case 2:
+			k = max(1, k) // else nothing is repeated
 			bad = append(bad[:k:k], file[max(0, k-1-rng.IntN(5000)):]...)
 		}
 		if _, err := receive(mirror, bad); err == nil {
@@ -256,4 +257,29 @@ func TestDeltaNotBesideFeed(t *testing.T) {
 	_, err = s.peer.Receive("vm", r)
 	check(t, err)
 	sameSnapshots(t, v, s.v)
+}
+
+// TestDeltaAfterEpochThatWasNotShown ensures that a mirror takes a file when the feed before it ended between the coming of a whole epoch
+// and its commit: what comes then follows the epoch, not what is shown.
+func TestDeltaAfterEpochThatWasNotShown(t *testing.T) {
+	v, mirror := newSource(t, 64), newMirror(t)
+	write(t, v, 1, 1)
+	snapshot(t, v, "a")
+	for i := range int64(5) {
+		write(t, v, 2+i, uint64(2+i))
+	}
+	snapshot(t, v, "b")
+	_, err := receive(mirror, send(t, v, cawrm.Send{To: "a"}))
+	check(t, err)
+	at, _ := mirror.Pointers()
+	r, err := v.ReadLog(at)
+	check(t, err)
+	defer r.Close()
+	var b aodi.LogBatch
+	check(t, r.Next(at+2, 1<<20, &b))
+	check(t, mirror.Stage(&b, true))
+	_, err = receive(mirror, send(t, v, cawrm.Send{From: "a", To: "b"}))
+	check(t, err)
+	sameSnapshots(t, v, mirror)
+	sameContent(t, v, mirror)
 }

@@ -45,6 +45,9 @@ func OpenDelta(r io.Reader) (*delta.Reader, error) { return delta.NewReader(r) }
 func ReadDelta(v *aodi.Volume, r *delta.Reader) (Received, error) {
 	h := r.Head()
 	got := Received{Snapshot: h.ToName, Position: h.To}
+	if _, err := v.Commit(); err != nil { // whole epochs that a feed has left: what is staged next must follow them
+		return got, err
+	}
 	at, err := takes(v, &h)
 	if err != nil {
 		return got, err
