@@ -188,7 +188,7 @@ func TestFollowWithoutSpace(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		full := false
+		var full atomic.Bool
 		m := newMirror(t, dm, 32, src, quiet)
 		end, _ := src.Pointers()
 		copyLog(t, src, m, end, 1<<20, 100)
@@ -196,7 +196,7 @@ func TestFollowWithoutSpace(t *testing.T) {
 			t.Fatal(err)
 		}
 		v := open(t, &disk.Faulty{Disk: dm, Rule: func(op disk.Op, _ int64, _ int) error {
-			if full && (op == disk.OpReserve || op == disk.OpGrow) {
+			if full.Load() && (op == disk.OpReserve || op == disk.OpGrow) {
 				return syscall.ENOSPC
 			}
 			return nil
@@ -211,7 +211,7 @@ func TestFollowWithoutSpace(t *testing.T) {
 		if err := errors.Join(src.Demote(false), src.Promote()); err != nil {
 			t.Fatal(err)
 		}
-		full = true
+		full.Store(true)
 		lineage := src.Info().Lineage
 		_, err := v.Follow(lineage, false, false, "")
 		if failed = err != nil; failed {
