@@ -16,6 +16,8 @@ const maxVisitors = 64
 type visitors struct {
 	slots chan struct{} // one for each, also for those that are dropped until they have gone
 
+	idle chan struct{} // somebody may have gone, or have no request in work any more
+
 	mu   sync.Mutex
 	list []*visitor // not dropped, oldest first
 }
@@ -29,7 +31,7 @@ type visitor struct {
 // BoundVisitors lets so many connect to a server, before it serves. Nobody who is silent, or slow with a request or with an
 // answer, keeps others out.
 func BoundVisitors(s *http.Server) {
-	v := &visitors{slots: make(chan struct{}, maxVisitors)}
+	v := &visitors{slots: make(chan struct{}, maxVisitors), idle: make(chan struct{}, 1)}
 	s.Handler, s.ConnContext, s.ConnState = v.handler(s.Handler), v.enter, v.changed
 }
 
@@ -40,7 +42,9 @@ func (v *visitors) enter(ctx context.Context, c net.Conn) context.Context {
 	select {
 	case v.slots <- struct{}{}:
 	default:
-		v.dropOne()
+		for !v.dropOne() { // all have requests in work
+			<-v.idle
+		}
 		v.slots <- struct{}{}
 	}
 	x := &visitor{of: v, c: c}
@@ -50,12 +54,27 @@ func (v *visitors) enter(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, visitorKey{}, x)
 }
 
-func (v *visitors) dropOne() {
+// dropOne tells whether a place is free, or will be at once.
+func (v *visitors) dropOne() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if i := slices.IndexFunc(v.list, func(x *visitor) bool { return !x.busy }); i >= 0 {
-		v.list[i].c.Close()
-		v.list = slices.Delete(v.list, i, i+1)
+	if len(v.list) < maxVisitors { // one has just gone
+		return true
+	}
+	i := slices.IndexFunc(v.list, func(x *visitor) bool { return !x.busy })
+	if i < 0 {
+		return false
+	}
+	v.list[i].c.Close()
+	v.list = slices.Delete(v.list, i, i+1)
+	return true
+}
+
+// changes lets an enter look again.
+func (v *visitors) changes() {
+	select {
+	case v.idle <- struct{}{}:
+	default:
 	}
 }
 
@@ -68,6 +87,7 @@ func (v *visitors) changed(c net.Conn, state http.ConnState) {
 	v.list = slices.DeleteFunc(v.list, func(x *visitor) bool { return x.c == c })
 	v.mu.Unlock()
 	<-v.slots
+	v.changes()
 }
 
 // handler marks a connection as busy while next works for it, until it is served.
@@ -86,6 +106,8 @@ func mark(r *http.Request, busy bool) {
 	if x, ok := r.Context().Value(visitorKey{}).(*visitor); ok { // not in a request that came over no connection
 		x.of.mu.Lock()
 		defer x.of.mu.Unlock()
-		x.busy = busy
+		if x.busy = busy; !busy {
+			x.of.changes()
+		}
 	}
 }

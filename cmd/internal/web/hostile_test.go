@@ -54,6 +54,7 @@ func visit(network, addr, path string) (string, error) {
 		return "", err
 	}
 	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(c, "GET "+path+" HTTP/1.0\r\n\r\n"); err != nil {
 		return "", err
 	}
