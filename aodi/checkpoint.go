@@ -52,10 +52,10 @@ type metaHead struct {
 // Checkpoint writes one now. Any goroutine.
 func (v *Volume) Checkpoint() error { return v.checkpoint(0) }
 
-// FreeDead writes a checkpoint so that dead segments are free, if there is space for another one behind it: the last one
+// FreeDead writes a checkpoint so that dead segments are free, if there is space for another one behind it, or it frees that: the last one
 // is not spent on what may bring nothing. It returns how many came back. Any goroutine. Errors: ENOSPC, the volume's failure.
 func (v *Volume) FreeDead() (int, error) {
-	if err := v.reserveMeta(v.mapMemory()/chunkSize + catalogSlack); err != nil {
+	if err := v.reserveMeta(v.mapMemory()/chunkSize + catalogSlack); err != nil && !(errors.Is(err, syscall.ENOSPC) && v.freesAnother()) {
 		return 0, err
 	}
 	v.ckpt.run.take()
@@ -65,6 +65,14 @@ func (v *Volume) FreeDead() (int, error) {
 		return 0, err
 	}
 	return len(f.dead), nil
+}
+
+// freesAnother tells whether there are so many dead segments that a checkpoint after the one that frees them fits there: it has few
+// pages, since this one has written those that cleaning has brought into memory.
+func (v *Volume) freesAnother() bool {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	return int64(len(v.segs.dead)) >= 2+2*(catalogSlack+v.snapshotChunksLocked())/int64(v.geo.Slots())
 }
 
 func (c *checkpointer) request() {
