@@ -238,6 +238,7 @@ func (v *Volume) nextSegmentLocked(frees bool, w *spaceWait) (waited bool, err e
 		return true, v.awaitSpaceLocked(w, err)
 	}
 	v.segs.chance() // what it leaves can hold nothing live
+	v.relief.broken = 0
 	v.taken = v.now()
 	v.relief.request()
 	v.sealLocked()

@@ -15,8 +15,9 @@ import (
 //
 // A whole round has tried to its end all that can give space, in this order: checkpoints, which free dead segments, what the log has just
 // filled with the second one; cleaning, as long as it gains; and what gives way to a write, which is segments that are kept for mirrors a
-// little behind, cuts that are being shipped, and the history, oldest first. A round that an error has cut short is none, and the
-// write waits for the next; but when three in a row were, that is all that can be tried.
+// little behind, cuts that are being shipped, and the history, oldest first. A round that an error has cut short is none, nor is one that
+// ended since there was space, should that be gone again, and the write waits for the next; but when three in a row were none, that
+// is all that can be tried.
 //
 // Two kinds of write need not wait, since a round would tell them nothing: one that finds the container full of data that cannot give
 // way (what is live is not less for being moved); and one that comes after a refusal, when nothing has happened since that round began
@@ -103,8 +104,16 @@ func (v *Volume) Round(try func() (whole bool)) {
 	round, chances := r.began, v.segs.chances.Load()
 	v.mu.Unlock()
 	whole := try()
+	roomy := v.roomy()
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	switch {
+	case r.waiting.Load() == 0:
+		r.broken = 0
+	case roomy: // it has not tried all, since there was enough: who looks may find that it is gone again
+		whole = false
+		r.gave++
+	}
 	if r.broken++; whole || r.broken >= brokenMost {
 		if r.broken = 0; !whole {
 			chances = noChances // what was in the way may be over for the next one
