@@ -29,7 +29,7 @@ ARGS ?=
 # Of soak; may be fractional.
 HOURS ?= 1
 
-.PHONY: build test setup check-format vet unit simulate whole sim sim-mutants demo bench-nbd bench-snapshots soak fuzz package test-package docs check-docs clean
+.PHONY: build test setup check-format vet unit simulate whole sim sim-mutants demo bench-nbd bench-gc bench-snapshots soak fuzz package test-package docs check-docs clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/cawrm ./cmd/cawrm
@@ -107,6 +107,9 @@ check-docs: build
 
 clean:
 	rm -rf bin dist tmp
+
+bench-gc: ## what cleaning costs: write amplification, and the longest write
+	$(GO) run ./bench/gc $(ARGS)
 
 bench-snapshots: ## what snapshots cost a writer
 	$(GO) run ./bench/snapshots $(ARGS)

@@ -56,6 +56,7 @@ var sections = []struct{ prefix, title, text string }{
 	{"seeds/", "The headline results of related systems", "On the same kind of work, beside what their papers claim; their machines were others."},
 	{"peers/", "Beside other systems", ""},
 	{"cpu/", "CPU time", ""},
+	{"gc/", "Cleaning", "What cleaning costs (`make bench-gc`): data written for each chunk that a client writes, and the longest write, as fast as the volume takes them."},
 	{"nbd/", "NBD servers", "One server at a time, with fio's nbd engine over unix sockets."},
 	{"nbd-mirror/", "The price of a mirror on the same machine", "Both sites and the client share the processors."},
 }
