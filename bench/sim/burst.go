@@ -29,7 +29,7 @@ func (w *world) opClients() {
 		return
 	}
 	b := &burst{}
-	win := w.cfg.windows[w.rng.IntN(len(w.cfg.windows))]
+	win := w.someWindow()
 	var flushes sync.Mutex
 	var wg sync.WaitGroup
 	var failed atomic.Pointer[error]

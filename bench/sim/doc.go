@@ -3,13 +3,13 @@
 // runs is the code that ships.
 //
 // A history follows from one seed. Its driver, one goroutine, takes operations from a table (ops.go): clients write,
-// trim, zero, flush and read; machines lose power, processes die, at a moment or at the n-th operation of their disk,
-// also while they recover; lines are cut; disks fill up and fail. After each step and each recovery the oracle
+// trim, zero, flush and read; the volume grows, and containers get another bound (sizes.go); machines lose power, processes
+// die, at a moment or at the n-th operation of their disk, also while they recover; lines are cut; disks fill up and fail. After each step and each recovery the oracle
 // (oracle.go) compares what it sees with a model (model.go) that keeps every version of every chunk by position:
 //
 //	flushed   what a flush, FUA or durable_ptr has promised is there after any crash
 //	prefix    a volume's content is the model's at its position: a prefix of the writes, no byte else
-//	cut       a mirror's content is the model's at the mirror's position
+//	cut       a mirror's content, and its size, is the model's at the mirror's position
 //	back      a mirror's position never goes back
 //	ahead     no mirror is beyond what its source has durable; sync_ptr is not beyond what the mirror holds
 //	twice     recovering twice gives what recovering once gave
@@ -20,6 +20,7 @@
 //	refused   a source that is another volume, or an old copy, is refused, and the mirror stays as it was
 //	verify    a comparison of two sites calls nothing different that is the same
 //	drained   when all is well again, every mirror gets to the end
+//	capacity  a container comes up with the bound that it was told last, or while that was answered not, the one before
 //	space     nothing is written to a full disk but where space was reserved
 //	error     an operation fails only when its disk has failed it, or what is live really fills its container (clean.go)
 //	hang      everything ends

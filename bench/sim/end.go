@@ -108,7 +108,7 @@ func (w *world) finish() {
 		if v.Size() == 0 {
 			continue // a mirror of a source that never wrote anything
 		}
-		if bad, err := w.differs(v, w.model.end); bad != "" || err != nil {
+		if bad, err := w.differs(n, v, w.model.end); bad != "" || err != nil {
 			w.fatal("prefix", "%s after it was closed in order: %s %v", n.name, bad, err)
 		}
 		w.must(v.Close())

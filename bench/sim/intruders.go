@@ -56,12 +56,12 @@ func (x *intruder) leave() {
 
 // write writes n chunks that are nobody's.
 func (x *intruder) write(n int) {
-	p := x.w.buffer(chunkSize)
+	p, windows := x.w.buffer(chunkSize), x.w.inside(x.v.Size())
 	for i := range n {
 		for s := range int64(sectors) {
 			fill(p[s*sectorSize:(s+1)*sectorSize], 1<<40+uint64(i))
 		}
-		win := x.w.cfg.windows[i%len(x.w.cfg.windows)]
+		win := windows[i%len(windows)]
 		if err := x.v.WriteAt(p, win.first*chunkSize, true); err != nil {
 			x.w.fatal("error", "intruder: %v", err)
 		}
@@ -78,7 +78,7 @@ func (w *world) opStranger() {
 		s.d.die(false) // else the mirror is busy with its own source, mostly
 	}
 	d := disk.NewMemory(w.cfg.limit)
-	w.must(aodi.CreateOn(d, aodi.CreateOptions{Size: w.cfg.size, SegmentChunks: 32}))
+	w.must(aodi.CreateOn(d, aodi.CreateOptions{Size: w.model.size(), SegmentChunks: 32}))
 	x := w.intrude("x", d)
 	x.write(1 + w.rng.IntN(2*int(n.floor)+1)) // as far as the mirror, or not
 	x.feed(n)

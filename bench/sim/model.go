@@ -21,6 +21,7 @@ const (
 	hole kind = iota
 	zero
 	data
+	grow // a record, no chunk's: the volume has count chunks from it on
 )
 
 // content is a chunk, told by the stamps of its sectors; stamp 0 is zeroes.
@@ -35,7 +36,7 @@ type version struct {
 
 // record is what an operation makes of the log, one position each.
 type record struct {
-	kind  kind // data: one chunk; zero, hole: count chunks
+	kind  kind // data: one chunk; zero, hole: count chunks; grow: the volume
 	lba   int64
 	count int64
 	mask  uint8 // data: the sectors that are written
@@ -49,12 +50,13 @@ type window struct{ first, count int64 }
 type model struct {
 	windows  []window
 	versions map[int64][]version
+	sizes    []sized
 	end      aodi.Position // after the last record
 	stamp    uint64
 }
 
-func newModel(windows []window) *model {
-	m := &model{windows: windows, versions: map[int64][]version{}}
+func newModel(windows []window, size int64) *model {
+	m := &model{windows: windows, versions: map[int64][]version{}, sizes: []sized{{0, size}}}
 	for _, w := range windows {
 		for lba := w.first; lba < w.first+w.count; lba++ {
 			m.versions[lba] = []version{{}}
@@ -101,10 +103,13 @@ func (r *record) after(was content) content {
 
 // add appends a record.
 func (m *model) add(r record) {
-	if r.kind == data {
+	switch r.kind {
+	case data:
 		v := version{at: m.end, kind: data, content: r.after(m.now(r.lba).content)}
 		m.versions[r.lba] = append(m.versions[r.lba], v)
-	} else {
+	case grow:
+		m.sizes = append(m.sizes, sized{m.end, r.count * chunkSize})
+	default:
 		m.each(r.lba, r.lba+r.count, func(lba int64) {
 			m.versions[lba] = append(m.versions[lba], version{at: m.end, kind: r.kind})
 		})
@@ -124,6 +129,7 @@ func (m *model) each(first, last int64, do func(lba int64)) {
 // truncate forgets the records from p on: a crash took them.
 func (m *model) truncate(p aodi.Position) {
 	m.end = p
+	m.truncateSizes(p)
 	for lba, all := range m.versions {
 		n := len(all)
 		for n > 1 && all[n-1].at >= p {

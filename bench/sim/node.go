@@ -36,6 +36,8 @@ type node struct {
 
 	floor   aodi.Position // a mirror: the highest position that it has shown; it never goes back
 	adopted bool          // a mirror has shown that it knows its source
+	born    int64         // the size that it had then
+	bounds  []int64       // the capacities that it can come up with: the last may not be durable
 	looked  *aodi.Volume  // the volume that was compared when it had failed
 	down    bool          // no process
 	closed  bool          // the last process ended in order

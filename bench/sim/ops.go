@@ -53,6 +53,8 @@ func init() {
 		{"flush mode", 25, (*world).opFlushMode},
 		{"verify", 20, (*world).opVerify},
 		{"clean", 40, (*world).opClean},
+		{"resize", 15, (*world).opResize},
+		{"capacity", 12, (*world).opCapacity},
 	}
 }
 
@@ -118,7 +120,7 @@ func (w *world) allowed(n *node, err error) bool {
 
 // place picks n sectors within a window, from sector s on.
 func (w *world) place(align int64) (s, n int64) {
-	win := w.cfg.windows[w.rng.IntN(len(w.cfg.windows))]
+	win := w.someWindow()
 	most := win.count * sectors
 	if w.rng.IntN(10) > 0 {
 		most = min(most, 8*sectors)
@@ -162,7 +164,7 @@ func (w *world) opTrim() {
 	}
 	s, n := w.place(1)
 	if w.rng.IntN(8) == 0 {
-		s, n = 0, w.cfg.size/sectorSize
+		s, n = 0, w.model.size()/sectorSize
 	}
 	fua := w.rng.IntN(6) == 0
 	plan := w.model.chunks((s+sectors-1)/sectors, (s+n)/sectors, hole)
@@ -251,7 +253,7 @@ func (w *world) opExtents() {
 	if v == nil {
 		return
 	}
-	win := w.cfg.windows[w.rng.IntN(len(w.cfg.windows))]
+	win := w.someWindow()
 	off, at := win.first*chunkSize, win.first
 	err := v.Extents(off, win.count*chunkSize, func(n int64, flags uint32) bool {
 		for range n / chunkSize {

@@ -86,6 +86,7 @@ func (w *world) position(n *node) {
 		n.d.noSleep = w.disturbed
 		n.d.mu.Unlock()
 	}
+	w.seeSize(n, end)
 	w.behind(n)
 	if n.v.Status().Failed != nil && n.looked != n.v {
 		n.looked = n.v
@@ -123,7 +124,7 @@ func (w *world) compare(n *node) {
 		if p > w.ruled(p).known {
 			return // clients whose records have no order yet
 		}
-		bad, err := w.differs(n.v, p)
+		bad, err := w.differs(n, n.v, p)
 		switch {
 		case n.end() != p:
 			continue
@@ -142,8 +143,9 @@ func (w *world) compare(n *node) {
 }
 
 // differs tells how a volume's content is not the model's as of p.
-func (w *world) differs(v *aodi.Volume, p aodi.Position) (string, error) {
-	for _, win := range w.cfg.windows {
+func (w *world) differs(n *node, v *aodi.Volume, p aodi.Position) (string, error) {
+	size := v.Size()
+	for _, win := range w.inside(size) {
 		b := w.buffer(win.count * chunkSize)
 		if err := v.ReadAt(b, win.first*chunkSize); err != nil {
 			return "", err
@@ -151,6 +153,9 @@ func (w *world) differs(v *aodi.Volume, p aodi.Position) (string, error) {
 		if bad := w.unlike(b, win.first, p); bad != "" {
 			return bad, nil
 		}
+	}
+	if bad := w.wrongSize(n, size, p); bad != "" { // one that failed in the middle of showing an epoch is not read
+		return bad, nil
 	}
 	if used, want := v.Status().UsedBytes/chunkSize, w.ruled(p).model.mapped(p); used != want {
 		if end, _ := v.Pointers(); end == p {
@@ -210,6 +215,7 @@ func (w *world) revive(n *node) bool {
 	if before != nil && before.end != end && n.rules != nil {
 		w.fatal("meta", "%s comes up at %d, a copy whose newest meta chunk is lost came up at %d", n.name, end, before.end)
 	}
+	w.bounded(n)
 	w.recovered(n, end)
 	return n.up()
 }
@@ -293,7 +299,7 @@ func (w *world) recoverTwice(n *node) *outcome {
 			w.fatal("twice", "%s: the first recovery came to %d, the second to %d", n.name, first, end)
 		}
 		if v.Size() > 0 && end <= w.ruled(end).known && w.burst == nil {
-			if bad, err := w.differs(v, end); bad != "" || err != nil {
+			if bad, err := w.differs(n, v, end); bad != "" || err != nil {
 				w.fatal("twice", "%s: recovery %d: %s %v", n.name, i+1, bad, err)
 			}
 		}
@@ -333,7 +339,7 @@ func (w *world) recoverFromBefore(n *node) *outcome {
 	w.count("copies without their newest meta chunk opened", 1)
 	end, _ := v.Pointers()
 	if v.Size() > 0 && end <= w.ruled(end).known && w.burst == nil {
-		if bad, err := w.differs(v, end); bad != "" || err != nil {
+		if bad, err := w.differs(n, v, end); bad != "" || err != nil {
 			w.fatal("meta", "%s, from the checkpoint before, at %d: %s %v", n.name, end, bad, err)
 		}
 	}

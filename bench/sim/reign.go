@@ -33,7 +33,7 @@ func (r *reign) fork() aodi.Position { return r.link.Start }
 
 // branch is a model that goes on at first from what this one holds at fork.
 func (m *model) branch(fork, first aodi.Position) *model {
-	b := &model{windows: m.windows, versions: maps.Clone(m.versions), stamp: (m.stamp>>stampBits + 1) << stampBits}
+	b := &model{windows: m.windows, sizes: slices.Clone(m.sizes), versions: maps.Clone(m.versions), stamp: (m.stamp>>stampBits + 1) << stampBits}
 	for lba, all := range b.versions {
 		b.versions[lba] = slices.Clone(all)
 	}

@@ -24,8 +24,11 @@ func (w *world) rot(n *node) {
 	if end != w.model.end {
 		w.fatal("rot", "%s: a bit flipped at byte %d: it opens at %d, not at %d", n.name, at, end, w.model.end)
 	}
+	if bad := w.wrongSize(n, v.Size(), end); bad != "" {
+		w.fatal("rot", "%s: a bit flipped at byte %d: %s", n.name, at, bad)
+	}
 	b := w.buffer(chunkSize)
-	for _, win := range w.cfg.windows {
+	for _, win := range w.inside(v.Size()) {
 		for lba := win.first; lba < win.first+win.count; lba++ {
 			if err := v.ReadAt(b, lba*chunkSize); err != nil {
 				w.count("rotten chunks refused", 1)
@@ -63,7 +66,7 @@ func (w *world) mend(n *node) {
 	defer v.Close()
 	w.count("repaired containers opened", 1)
 	b := w.buffer(chunkSize)
-	for _, win := range w.cfg.windows {
+	for _, win := range w.inside(v.Size()) {
 		for lba := win.first; lba < win.first+win.count; lba++ {
 			if err := v.ReadAt(b, lba*chunkSize); err != nil {
 				continue

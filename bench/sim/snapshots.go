@@ -112,7 +112,10 @@ func (w *world) compareSnapshot(n *node, s aodi.SnapshotInfo) {
 // compareView holds what a view shows against the model as of its position.
 func (w *world) compareView(n *node, v *aodi.View, what string) {
 	s := v.Info()
-	for _, win := range w.cfg.windows {
+	if bad := w.wrongSize(n, s.Size, s.Position); bad != "" || v.Size() != s.Size {
+		w.fatal(what, "%s@%s at position %d, of %d bytes: %s", n.name, s.Name, s.Position, v.Size(), bad)
+	}
+	for _, win := range w.inside(s.Size) {
 		b := w.buffer(win.count * chunkSize)
 		err := v.ReadAt(b, win.first*chunkSize)
 		if n.d.isDead() || err != nil && n.d.hurt() {

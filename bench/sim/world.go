@@ -16,8 +16,9 @@ import (
 
 // config is what a seed chooses once for a history.
 type config struct {
-	size            int64 // of the volume
-	windows         []window
+	size            int64     // of the volume, when it is made
+	windows         []window  // some of them lie where it may grow to
+	sizes           []int64   // that it may grow to
 	segment         [4]uint32 // chunks a segment, of each node
 	limit           int64     // of each disk
 	fixed           bool      // the disks are devices
@@ -100,6 +101,7 @@ func choose(rng *rand.Rand) config {
 		}
 	}
 	c.size *= chunkSize
+	c.chooseGrowth()
 	c.chooseSpace(rng)
 	return c
 }
@@ -116,7 +118,7 @@ func newWorld(t *testing.T, seed uint64, tl *tally) *world {
 	s.children, a.children = []*node{a, b}, []*node{c}
 	a.from, b.from, c.from = s, s, a
 	w.nodes = []*node{s, a, b, c}
-	w.reign = &reign{model: newModel(w.cfg.windows), primary: s}
+	w.reign = &reign{model: newModel(w.cfg.windows, w.cfg.size), primary: s}
 	w.reigns, s.rules = []*reign{w.reign}, w.reign
 	for i, n := range w.nodes {
 		opt := aodi.CreateOptions{SegmentChunks: w.cfg.segment[i], Mirror: n.from != nil, Capacity: w.cfg.capacity(i)}
@@ -127,7 +129,7 @@ func newWorld(t *testing.T, seed uint64, tl *tally) *world {
 			w.must(n.mem.Grow(w.cfg.limit))
 		}
 		w.must(aodi.CreateOn(&disk.Faulty{Disk: n.mem, After: n.hold}, opt))
-		n.down = true
+		n.down, n.bounds = true, []int64{opt.Capacity}
 	}
 	return w
 }
