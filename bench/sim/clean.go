@@ -82,6 +82,15 @@ func (n *node) cramped() bool {
 // makeRoom deletes all snapshots, as somebody does whose mirror is full.
 func (w *world) makeRoom() {
 	for _, n := range w.nodes {
+		n.calmly(func() {
+			if n.clone != nil {
+				w.closeClone(n, n.clone)
+				n.clone = nil
+			}
+			for _, c := range n.v.Clones() {
+				w.must(n.v.ForgetClone(c.Name))
+			}
+		})
 		for _, s := range n.v.Snapshots() {
 			n.snaps.forget(s.Name)
 			n.snaps.gone = append(n.snaps.gone, s.Name)

@@ -108,17 +108,8 @@ func (d *simDisk) before(op disk.Op, off int64, n int) error {
 
 // chanceLocked decides what happens to an operation.
 func (d *simDisk) chanceLocked(op disk.Op, n int) error {
-	if d.dead {
-		return errDead
-	}
-	d.ops++
-	if d.fuse >= 0 {
-		if d.fuse--; d.fuse < 0 {
-			if d.late = d.rng.IntN(2) == 0; !d.late {
-				d.dieLocked()
-				return errDead
-			}
-		}
+	if err := d.burnLocked(); err != nil {
+		return err
 	}
 	odds := map[disk.Op]int{disk.OpRead: d.trouble.read, disk.OpWrite: d.trouble.write, disk.OpSync: d.trouble.sync}[op]
 	switch {
@@ -134,6 +125,23 @@ func (d *simDisk) chanceLocked(op disk.Op, n int) error {
 	case d.trouble.full && (op == disk.OpReserve || op == disk.OpGrow):
 		d.starved++
 		return fmt.Errorf("%s: %s: %w", d.n.name, op, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// burnLocked counts an operation of the machine, which may be the last one.
+func (d *simDisk) burnLocked() error {
+	if d.dead {
+		return errDead
+	}
+	d.ops++
+	if d.fuse >= 0 {
+		if d.fuse--; d.fuse < 0 {
+			if d.late = d.rng.IntN(2) == 0; !d.late {
+				d.dieLocked()
+				return errDead
+			}
+		}
 	}
 	return nil
 }
@@ -165,6 +173,7 @@ func (d *simDisk) dieLocked() {
 	n := d.n
 	if d.silent {
 		n.image = d.mem.Crash(d.rng)
+		n.shelf.crash(d)
 	}
 	if n.host == nil {
 		return

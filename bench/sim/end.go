@@ -84,6 +84,13 @@ func (w *world) drain() {
 		w.compare(n)
 		w.compareSnapshots(n, true)
 		w.copies(n, true)
+		if c := n.clone; c != nil {
+			n.calmly(func() {
+				if w.openClone(n, c) {
+					w.useClone(n, c)
+				}
+			})
+		}
 		if a, b := s.v.EndMark().Bytes, n.v.EndMark().Bytes; a != b && n.v.HistoryFloor() == 0 && len(w.reigns) == 1 { // a jump epoch leaves out what was superseded
 			w.fatal("cut", "the source has logged %d bytes, %s %d", a, n.name, b)
 		}

@@ -22,6 +22,7 @@ const (
 	zero
 	data
 	grow // a record, no chunk's: the volume has count chunks from it on
+	back // a record, no chunk's: from it on all is as it was at a position
 )
 
 // content is a chunk, told by the stamps of its sectors; stamp 0 is zeroes.
@@ -39,7 +40,8 @@ type record struct {
 	kind  kind // data: one chunk; zero, hole: count chunks; grow: the volume
 	lba   int64
 	count int64
-	mask  uint8 // data: the sectors that are written
+	mask  uint8         // data: the sectors that are written
+	was   aodi.Position // back: to what
 	content
 }
 
@@ -109,6 +111,8 @@ func (m *model) add(r record) {
 		m.versions[r.lba] = append(m.versions[r.lba], v)
 	case grow:
 		m.sizes = append(m.sizes, sized{m.end, r.count * chunkSize})
+	case back:
+		m.restore(r.was)
 	default:
 		m.each(r.lba, r.lba+r.count, func(lba int64) {
 			m.versions[lba] = append(m.versions[lba], version{at: m.end, kind: r.kind})

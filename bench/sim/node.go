@@ -23,6 +23,8 @@ type node struct {
 	rules    *reign  // of which it is the primary, as far as it knows; nil: a mirror
 	mem      *disk.Memory
 	held     map[int64]bool // chunks of the disk that have space; the node's disk guards it
+	shelf    shelf          // other containers that lie there
+	clone    *clone         // a clone of the volume's, or none
 	image    *disk.Memory   // what the disk holds after the power loss that has ended the process
 
 	d       *simDisk
@@ -37,6 +39,7 @@ type node struct {
 	floor   aodi.Position // a mirror: the highest position that it has shown; it never goes back
 	adopted bool          // a mirror has shown that it knows its source
 	born    int64         // the size that it had then
+	reach   time.Time     // from when on its history could be read, when it was looked at last
 	bounds  []int64       // the capacities that it can come up with: the last may not be durable
 	looked  *aodi.Volume  // the volume that was compared when it had failed
 	down    bool          // no process
@@ -162,6 +165,9 @@ func (n *node) shutdown() error {
 	n.mirrors, n.feeds, n.peer = nil, nil, nil
 	n.stopCleaner()
 	var err error
+	if n.clone != nil {
+		n.w.closeClone(n, n.clone)
+	}
 	if n.v != nil {
 		err = n.v.Close()
 	}
@@ -181,13 +187,14 @@ func (n *node) bury() {
 
 // mourn makes what the crash left the node's disk.
 func (n *node) mourn() {
-	n.down, n.closed = true, false
+	n.down, n.closed, n.reach = true, false, time.Time{} // the cuts since the last checkpoint are gone
 	n.adopted = n.adopted && n.floor > 0
 	if n.image == nil {
 		return // the process died, not the machine: its page cache is still there
 	}
 	n.mem.Free()
 	n.mem, n.image = n.image, nil
+	n.shelf.mourn()
 }
 
 // calmly runs something that can wait for a lock which is held over the disk.
@@ -200,7 +207,7 @@ func (n *node) calmly(do func()) {
 // options are a volume's, small enough that a short history meets every mechanism.
 func (c *config) options(w *world, n *node) aodi.Options {
 	o := aodi.Options{Logger: w.logger(n.name), DurableInterval: c.durable, CheckpointInterval: c.checkpointEvery,
-		CheckpointBytes: c.checkpointBytes, MapMemory: c.mapMemory, History: c.history}
+		CheckpointBytes: c.checkpointBytes, MapMemory: c.mapMemory, History: c.history, Files: files{n.d}}
 	return o
 }
 

@@ -55,6 +55,9 @@ func init() {
 		{"clean", 40, (*world).opClean},
 		{"resize", 15, (*world).opResize},
 		{"capacity", 12, (*world).opCapacity},
+		{"rollback", 12, (*world).opRollback},
+		{"receive", 16, (*world).opReceive},
+		{"clone", 40, (*world).opClone},
 	}
 }
 

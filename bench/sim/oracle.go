@@ -13,6 +13,8 @@ func (w *world) look() {
 	w.heads()
 	w.pointers()
 	w.rest()
+	w.remember()
+	w.windowsOfHistory()
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
 	if w.rng.IntN(3) == 0 && n.up() {
 		w.compare(n)
@@ -78,6 +80,7 @@ func (w *world) position(n *node) {
 	if w.ruled(end) != w.ruled(n.floor) {
 		w.rejoined(n, end)
 	}
+	w.seeSize(n)
 	n.floor = end
 	w.lineage(n, end)
 	if end > 0 && !n.adopted {
@@ -86,7 +89,6 @@ func (w *world) position(n *node) {
 		n.d.noSleep = w.disturbed
 		n.d.mu.Unlock()
 	}
-	w.seeSize(n, end)
 	w.behind(n)
 	if n.v.Status().Failed != nil && n.looked != n.v {
 		n.looked = n.v
@@ -167,8 +169,12 @@ func (w *world) differs(n *node, v *aodi.Volume, p aodi.Position) (string, error
 
 // unlike compares bytes from a chunk on with the model.
 func (w *world) unlike(b []byte, lba int64, p aodi.Position) string {
+	return w.ruled(p).model.unlike(b, lba, p)
+}
+
+func (m *model) unlike(b []byte, lba int64, p aodi.Position) string {
 	for i := 0; i < len(b); i, lba = i+chunkSize, lba+1 {
-		want := w.ruled(p).model.at(lba, p)
+		want := m.at(lba, p)
 		got, err := read(b[i : i+chunkSize])
 		if err != nil {
 			return say("chunk %d: %v", lba, err)
@@ -260,6 +266,7 @@ func (w *world) recoveredHead(n *node, end aodi.Position) {
 		w.oldEnd = end
 	}
 	w.model.truncate(end)
+	w.forgetInstants(end)
 	w.flushed, w.known = end, end // it was shown: it must not go away any more
 	w.compare(n)
 }

@@ -62,9 +62,9 @@ func (w *world) someWindow() window {
 }
 
 // seeSize notes with which size a mirror has begun: an empty one takes its source's newest, before the records that lead there.
-func (w *world) seeSize(n *node, end aodi.Position) {
-	if size := n.v.Size(); size > 0 && (end == 0 || n.born == 0) {
-		n.born = size
+func (w *world) seeSize(n *node) {
+	if !n.adopted {
+		n.born = n.v.Size()
 	}
 }
 
@@ -75,7 +75,7 @@ func (w *world) wrongSize(n *node, size int64, p aodi.Position) string {
 		return ""
 	}
 	for ; n.from != nil && size > want; n = n.from { // a mirror of a mirror gets what that has
-		if size == n.born || n.born == 0 {
+		if size == n.born || !n.adopted {
 			return ""
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"cawrm/aodi"
 )
@@ -24,7 +23,10 @@ func (s *snaps) forget(name string) {
 
 // opSnapshot keeps what somebody shows, the source or a mirror.
 func (w *world) opSnapshot() {
-	n := w.someone()
+	w.snapshot(w.someone())
+}
+
+func (w *world) snapshot(n *node) {
 	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 || n.rules == nil && !n.adopted {
 		return
 	}
@@ -61,11 +63,17 @@ func (w *world) opDeleteSnapshot() {
 	n.snaps.maybe = append(n.snaps.maybe, name)
 	n.snaps.gone = append(n.snaps.gone, name)
 	n.calmly(func() {
+		kept := n.ofClone(name)
 		err := n.v.DeleteSnapshot(name)
 		w.say("  -> %s, %v", name, err)
-		if err == nil && !n.d.isDead() {
+		switch {
+		case n.d.isDead():
+		case kept && err == nil:
+			w.fatal("clone", "%s@%s was deleted under a clone", n.name, name)
+		case err == nil:
 			n.snaps.forget(name)
-		} else if !n.d.isDead() && !w.allowed(n, err) {
+		case kept && errors.Is(err, aodi.ErrSnapshotInUse):
+		case !w.allowed(n, err):
 			w.fatal("error", "delete snapshot: %v", err)
 		}
 	})
@@ -134,37 +142,8 @@ func (w *world) compareView(n *node, v *aodi.View, what string) {
 	w.count(what+"s compared", 1)
 }
 
-// opMoment reads somebody as it was some time ago.
-func (w *world) opMoment() {
-	n := w.someone()
-	if !n.up() || n.v.Status().Failed != nil || n.v.Size() == 0 || n.rules == nil && !n.adopted {
-		return
-	}
-	at := time.Now().Add(-time.Duration(w.rng.Int64N(1 << (20 + w.rng.IntN(14)))))
-	n.calmly(func() {
-		v, err := n.v.OpenMoment(at)
-		switch {
-		case n.d.isDead() || errors.Is(err, aodi.ErrNoHistory):
-			if v != nil {
-				v.Close()
-			}
-			return
-		case err != nil:
-			if !w.allowed(n, err) {
-				w.fatal("error", "moment: %v", err)
-			}
-			return
-		}
-		defer v.Close()
-		w.say("  -> %s at %d", n.name, v.Info().Position)
-		if p := v.Info().Position; p <= w.ruled(p).known {
-			w.compareView(n, v, "moment")
-		}
-	})
-}
-
 // copied tells whether a snapshot is one that a node has from its source: names begin with who made them.
-func (n *node) copied(name string) bool { return !strings.HasPrefix(name, n.name) }
+func (n *node) copied(name string) bool { return !strings.HasPrefix(maker(name), n.name) }
 
 // cameBack tells whether a snapshot that was deleted may be there again: after a change of roles a mirror that stands where it is gets it
 // from one that has kept it.
@@ -182,7 +161,9 @@ func (w *world) opDeleteCopy() {
 	if !n.up() || n.v.Status().Failed != nil {
 		return
 	}
-	list := slices.DeleteFunc(n.v.Snapshots(), func(s aodi.SnapshotInfo) bool { return !n.copied(s.Name) || slices.Contains(n.snaps.there, s.Name) })
+	list := slices.DeleteFunc(n.v.Snapshots(), func(s aodi.SnapshotInfo) bool {
+		return !n.copied(s.Name) || slices.Contains(n.snaps.there, s.Name) || n.ofClone(s.Name)
+	})
 	if len(list) == 0 {
 		return
 	}

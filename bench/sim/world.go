@@ -54,13 +54,14 @@ type world struct {
 	heirEnd   aodi.Position // where it was handed over; 0: it was not
 	disturbed bool          // nobody sleeps over a disk
 
-	old    *disk.Memory  // a copy of the source's disk, from before it came up at oldEnd
-	oldEnd aodi.Position // 0: not known yet
-	kept   bool          // the copy is of the boot that is under way
-	guests []func()      // what else must be stopped when a history ends early
-	over   bool          // nobody can say any more what the disks should hold: the history ends
-	said   []string
-	doing  string
+	old      *disk.Memory  // a copy of the source's disk, from before it came up at oldEnd
+	oldEnd   aodi.Position // 0: not known yet
+	kept     bool          // the copy is of the boot that is under way
+	guests   []func()      // what else must be stopped when a history ends early
+	over     bool          // nobody can say any more what the disks should hold: the history ends
+	said     []string
+	doing    string
+	instants []instant // what the source had at which times
 
 	mu    sync.Mutex
 	trace uint64
@@ -135,7 +136,7 @@ func newWorld(t *testing.T, seed uint64, tl *tally) *world {
 }
 
 func (w *world) node(name string) *node {
-	return &node{w: w, name: name, mem: disk.NewMemory(w.cfg.limit), held: map[int64]bool{}}
+	return &node{w: w, name: name, mem: disk.NewMemory(w.cfg.limit), held: map[int64]bool{}, shelf: shelf{files: map[string]*disk.Memory{}}}
 }
 
 // split is a stream of random numbers of its own, for somebody who draws at times that the driver does not set.
@@ -238,6 +239,7 @@ func (w *world) free() {
 		if n.d != nil && !n.down {
 			_ = n.shutdown()
 		}
+		n.shelf.free()
 		n.mem.Free()
 		if n.image != nil {
 			n.image.Free()
