@@ -57,7 +57,6 @@ func init() {
 		{"capacity", 12, (*world).opCapacity},
 		{"rollback", 12, (*world).opRollback},
 		{"receive", 16, (*world).opReceive},
-		{"clone", 40, (*world).opClone},
 	}
 }
 
