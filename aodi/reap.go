@@ -1,6 +1,7 @@
 package aodi
 
 import (
+	"slices"
 	"time"
 
 	"cawrm/aodi/format"
@@ -65,31 +66,42 @@ func (v *Volume) reap() (more bool, err error) {
 	}
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
-	for i, s := range v.snaps {
-		if !s.deleting {
-			continue
-		}
-		if inMemory(s.tree.root) {
-			return true, nil // cleaning was faster
-		}
-		over := v.main
-		if i+1 < len(v.snaps) {
-			over = &v.snaps[i+1].head
-		}
-		v.givenUp.Store(true)
-		w := reapWalk{v: v, s: &s.head, over: over, left: reapStep}
-		if err := w.page(uint8(s.tree.height-1), 0, s.tree.root); err != nil {
-			return false, err
-		}
-		if s.gone >= s.tree.leaves() {
-			v.segs.chance()
-			over.under = s.under
-			v.snaps = append(v.snaps[:i:i], v.snaps[i+1:]...)
-			v.sinceCheckpoint.Add(chunkSize) // that it is gone is new, too
-		}
-		return true, nil
+	i := v.nextToReapLocked()
+	if i < 0 {
+		return false, nil
 	}
-	return false, nil
+	s := v.snaps[i]
+	if inMemory(s.tree.root) {
+		return true, nil // cleaning was faster
+	}
+	over := v.main
+	if i+1 < len(v.snaps) {
+		over = &v.snaps[i+1].head
+	}
+	v.givenUp.Store(true)
+	w := reapWalk{v: v, s: &s.head, over: over, left: reapStep}
+	if err := w.page(uint8(s.tree.height-1), 0, s.tree.root); err != nil {
+		return false, err
+	}
+	if s.gone >= s.tree.leaves() {
+		v.segs.chance()
+		over.under = s.under
+		v.snaps = append(v.snaps[:i:i], v.snaps[i+1:]...)
+		v.sinceCheckpoint.Add(chunkSize) // that it is gone is new, too
+	}
+	return true, nil
+}
+
+// nextToReapLocked is the index of the snapshot whose deletion goes on, -1: there is none. One that is gone in part comes first, the
+// newest of them: what it shares with an older one it has left to that, and to the older one, while both are there, it would seem to be
+// the newer one's.
+func (v *Volume) nextToReapLocked() int {
+	for i := len(v.snaps) - 1; i >= 0; i-- {
+		if s := v.snaps[i]; s.deleting && s.gone > 0 {
+			return i
+		}
+	}
+	return slices.IndexFunc(v.snaps, func(s *snapshot) bool { return s.deleting })
 }
 
 // settleDeleted sees to that no page of a snapshot that is deleted is newer than the checkpoint: cleaning changes such pages.

@@ -413,3 +413,43 @@ func TestDeletionGoesOnAfterACrash(t *testing.T) {
 		t.Error("no crash fell into the deletion")
 	}
 }
+
+// TestDeletionBelowADeletion ensures that of two snapshots next to each other, the older one deleted while the newer one goes, all is
+// counted that both had, wherever the deletion of the newer one stood.
+func TestDeletionBelowADeletion(t *testing.T) {
+	rng := newRand(seedOf(t))
+	const leaves = 300
+	for range 4 {
+		d := newDisk(t, 1<<30)
+		create(t, d, leaves*512*chunk, 64)
+		k := newKept(t, rng, leaves*512)
+		k.v = open(t, d, quiet)
+		touch := func(step int64) {
+			for leaf := int64(0); leaf < leaves; leaf += step {
+				k.stamp++
+				k.must(k.v.WriteAt(stamped(k.stamp), leaf*512*chunk, false))
+				k.now[leaf*512] = k.stamp
+			}
+		}
+		touch(1)
+		k.snapshot()
+		touch(3)
+		k.snapshot()
+		touch(1)
+		k.must(k.v.Close()) // so that the map's pages are read anew, slowly
+		k.v = open(t, &disk.Faulty{Disk: d, Rule: func(op disk.Op, _ int64, _ int) error {
+			if op == disk.OpRead {
+				time.Sleep(200 * time.Microsecond)
+			}
+			return nil
+		}}, quiet)
+		k.must(k.v.DeleteSnapshot(k.order[1]))
+		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
+		k.must(k.v.DeleteSnapshot(k.order[0]))
+		waitReaped(t, k.v)
+		k.order, k.snaps = nil, nil
+		k.compare()
+		k.must(k.v.Close())
+		check(t, d)
+	}
+}
