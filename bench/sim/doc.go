@@ -4,7 +4,7 @@
 //
 // A history follows from one seed. Its driver, one goroutine, takes operations from a table (ops.go): clients write,
 // trim, zero, flush and read; the volume grows, and containers get another bound (sizes.go); it becomes what it was some time ago
-// (past.go); files bring a mirror what it lacks, whole, broken off or
+// (past.go); clones are made of it, written and deleted (clones.go); files bring a mirror what it lacks, whole, broken off or
 // damaged (files.go); machines lose power, processes die, at a moment or at the n-th operation of their disk, also while they
 // recover; lines are cut; disks fill up and fail. After each step and each recovery the oracle
 // (oracle.go) compares what it sees with a model (model.go) that keeps every version of every chunk by position:
@@ -24,6 +24,7 @@
 //	drained   when all is well again, every mirror gets to the end
 //	moment    what is read of some time ago is the model at a position that the source had then
 //	history   nothing in the window of time is given up where space is not short
+//	clone     a clone is what its base was at the cut, and what was written to it; it is there, and its snapshot too, until it is deleted
 //	receive   a file is taken whole, on the right base, or the mirror stays where it was; one that is good is taken
 //	capacity  a container comes up with the bound that it was told last, or while that was answered not, the one before
 //	space     nothing is written to a full disk but where space was reserved

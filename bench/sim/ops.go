@@ -57,6 +57,7 @@ func init() {
 		{"capacity", 12, (*world).opCapacity},
 		{"rollback", 12, (*world).opRollback},
 		{"receive", 16, (*world).opReceive},
+		{"clone", 40, (*world).opClone},
 	}
 }
 
