@@ -43,6 +43,10 @@ func (v *Volume) runReaper() {
 		case <-again:
 		}
 		again = nil
+		if err := v.dropLeftover(); err != nil {
+			again = time.After(reapAgain)
+			continue
+		}
 		for more := true; more && v.failure() == nil; {
 			var err error
 			if more, err = v.reap(); err != nil {

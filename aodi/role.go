@@ -109,6 +109,11 @@ func (v *Volume) Demote(yield bool) error {
 	if was == RoleMirror && (yielded || !yield) {
 		return nil
 	}
+	if was == RolePrimary {
+		if err := v.dropLeftover(); err != nil {
+			return err
+		}
+	}
 	if was == RolePrimary && !yield {
 		if err := v.Begin(); err != nil {
 			return err
@@ -221,8 +226,8 @@ func (v *Volume) branch() error {
 	return v.secondCheckpoint()
 }
 
-// secondCheckpoint writes the second checkpoint of a change. When there is no space for it now, the next one that comes will do: the role
-// has changed already, durably, and must not be called what it was.
+// secondCheckpoint writes the second checkpoint of a change. When there is no space for it now, the next one that comes will do: what has
+// changed has done so already, durably, and must not be called what it was.
 func (v *Volume) secondCheckpoint() error {
 	if err := v.checkpoint(0); err != nil && v.failure() != nil {
 		return err
@@ -265,6 +270,11 @@ func (v *Volume) dropComing() error {
 	}
 	v.clean.take()
 	defer v.clean.give()
+	return v.dropComingStill()
+}
+
+// dropComingStill is dropComing with clean held.
+func (v *Volume) dropComingStill() error {
 	if err := v.Checkpoint(); err != nil { // then all its pages are in the container, and counted
 		return err
 	}
@@ -273,6 +283,9 @@ func (v *Volume) dropComing() error {
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
 	c := v.coming
+	if c == nil {
+		return nil
+	}
 	if err := v.dropComingLocked(c); err != nil {
 		return v.fail(err)
 	}

@@ -1,6 +1,7 @@
 package aodi
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -29,6 +30,9 @@ func (v *Volume) Rollback(to *View, keep string) error {
 	if err := v.Hold(); err != nil {
 		return err
 	}
+	if err := v.dropLeftover(); err != nil {
+		return err
+	}
 	if _, err := v.CreateSnapshot(keep); err != nil {
 		return err
 	}
@@ -38,25 +42,62 @@ func (v *Volume) Rollback(to *View, keep string) error {
 		return err
 	}
 	r := &rollback{v: v, to: to, c: c, birth: v.shown()}
-	if err := r.run(); err != nil {
+	err = r.run()
+	if err == nil {
+		err = v.openLastBatch()
+	}
+	if err != nil {
 		v.mu.Lock()
 		v.suspendJumpLocked()
+		v.leftover = true
 		v.mu.Unlock()
-		if v.failure() != nil {
-			return err
-		}
-		if err := v.dropComing(); err != nil {
-			return err
-		}
-		if err := v.Checkpoint(); err != nil {
-			return err
+		if v.failure() == nil {
+			if left := v.dropLeftover(); left != nil {
+				v.reaper.request()
+				err = errors.Join(err, left)
+			}
 		}
 		return err
 	}
 	if err := v.showRollback(c, r.birth+1); err != nil {
 		return err
 	}
-	return v.Checkpoint()
+	return v.secondCheckpoint()
+}
+
+// dropLeftover gives up what a rollback has brought that could not be ended. Until that is done no write is taken: the map that is to go
+// counts as made of the volume's as it is, so what would replace a chunk of both would count it dead, and so would this. Where there is no
+// space for the checkpoint that it takes the reaper tries it again. Errors: ENOSPC, the volume's failure.
+func (v *Volume) dropLeftover() error {
+	v.clean.take() // one at a time, and not beside the next rollback's beginning
+	defer v.clean.give()
+	v.mu.Lock()
+	there := v.leftover
+	v.mu.Unlock()
+	if !there {
+		return nil
+	}
+	err := v.dropComingStill()
+	if err == nil {
+		err = v.Checkpoint()
+	}
+	if err != nil {
+		return fmt.Errorf("what a rollback has brought in vain is there still, and no write is taken: %w", err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.leftover = false
+	v.room.Broadcast()
+	return nil
+}
+
+// openLastBatch gives the batch that commits its place, for which space may have to be waited: with checkpoints, so not beside showRollback.
+func (v *Volume) openLastBatch() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.closeJumpLocked()
+	_, err := v.openBatchLocked(true) // it stays open while it is empty
+	return err
 }
 
 // showRollback ends the epoch. No checkpoint may come between the batch that commits and the map that it makes the volume's: one

@@ -1,9 +1,11 @@
 package aodi_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -175,4 +177,106 @@ func same(b []byte, want map[int64]uint64) bool {
 		}
 	}
 	return true
+}
+
+// TestRollbackWithoutSpace ensures that a rollback which the disk leaves no space for, at whatever point and so that not even what it has brought
+// can be given up, leaves the volume as it was: no write is taken until it is given up, and then all counts are right, also of
+// chunks that are written after it, and a further rollback is that.
+func TestRollbackWithoutSpace(t *testing.T) {
+	rng := newRand(seedOf(t))
+	refused := 0
+	for range 6 {
+		refused += rollbackWithoutSpace(t, rng.Uint64())
+	}
+	t.Logf("%d times what had come could not be given up", refused)
+	if refused == 0 {
+		t.Error("what had come could always be given up")
+	}
+}
+
+// rollbackWithoutSpace tries each point, and tells how often a write was refused behind it.
+func rollbackWithoutSpace(t *testing.T, seed uint64) (refused int) {
+	for at, ended := 0, false; !ended; at++ {
+		rng := newRand(seed)
+		d := disk.NewMemory(1 << 30)
+		create(t, d, 1200*chunk, 32)
+		k := newKept(t, rng, 1200)
+		var mu sync.Mutex
+		left, armed := at, false
+		rule := func(op disk.Op, _ int64, _ int) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if armed && (op == disk.OpReserve || op == disk.OpGrow) {
+				if left--; left < 0 {
+					return syscall.ENOSPC
+				}
+			}
+			return nil
+		}
+		arm := func(on bool) {
+			mu.Lock()
+			armed = on
+			mu.Unlock()
+		}
+		k.v = open(t, &disk.Faulty{Disk: d, Rule: rule}, quiet)
+		for range 40 {
+			k.write()
+		}
+		k.snapshot()
+		for range 150 {
+			k.write()
+		}
+		k.must(k.v.Flush())
+		w, err := k.v.OpenView(k.order[0])
+		k.must(err)
+		arm(true)
+		err = k.v.Rollback(w, "before")
+		w.Close()
+		mu.Lock()
+		ended = left >= 0
+		mu.Unlock()
+		if err == nil {
+			k.now = maps.Clone(k.snaps[k.order[0]])
+		} else if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		} else if werr := k.v.WriteAt(stamped(1), 0, false); werr != nil {
+			refused++
+			if !errors.Is(werr, syscall.ENOSPC) {
+				t.Fatal(werr)
+			}
+		} else {
+			k.now[0] = 1
+		}
+		arm(false)
+		if w, err := k.v.OpenView("before"); err == nil { // what is tried again gives up what was left, before anything else
+			w.Close()
+			k.must(k.v.DeleteSnapshot("before"))
+		}
+		w, err = k.v.OpenView(k.order[0])
+		k.must(err)
+		for err := error(syscall.ENOSPC); err != nil; time.Sleep(time.Millisecond) { // until the reaper has done it
+			if err = k.v.WriteAt(stamped(1), 0, false); err != nil && !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+		}
+		w.Close()
+		k.now[0] = 1
+		for range 40 {
+			k.write()
+		}
+		k.snapshot()
+		for range 10 {
+			k.write()
+		}
+		w, err = k.v.OpenView(k.order[1])
+		k.must(err)
+		k.must(k.v.Rollback(w, "last"))
+		w.Close()
+		k.now = maps.Clone(k.snaps[k.order[1]])
+		k.holds("the volume", k.v, k.now)
+		k.must(k.v.Close())
+		check(t, d)
+		d.Free()
+	}
+	return refused
 }

@@ -95,7 +95,13 @@ func (v *Volume) writeBatchLocked(frees bool) (*batch, error) {
 			v.room.Wait()
 			continue
 		}
+		if v.leftover {
+			return nil, fmt.Errorf("%s: what a rollback has brought in vain is there still: %w", v.d.Name(), syscall.ENOSPC)
+		}
 		b, err := v.openBatchLocked(frees)
+		if v.leftover {
+			continue
+		}
 		if err != nil || v.Role() == RolePrimary && !v.held {
 			return b, err
 		}

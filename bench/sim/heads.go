@@ -64,7 +64,9 @@ func (w *world) heads() {
 			if n != w.heir {
 				w.fatal("heads", "%s is a primary, at %d, and nobody has promoted it", n.name, end)
 			}
-			w.begin(n)
+			if l := n.v.Info().Lineage; end > l[len(l)-1].Start { // else it has not entered its term yet, and holds writes
+				w.begin(n)
+			}
 		case n.rules != nil && role == aodi.RoleMirror:
 			w.gaveIn(n)
 		case n.rules != nil:
