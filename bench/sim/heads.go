@@ -76,7 +76,8 @@ func (w *world) heads() {
 	w.oneHead()
 }
 
-// gaveIn is called when a primary has been found to be a mirror.
+// gaveIn is called when a primary has been found to be a mirror. It takes no more writes from then on, but until it has said that it
+// is one, and anybody feeds it, its disk may call it what it was: a crash, or a disk without space, brings the primary back.
 func (w *world) gaveIn(n *node) {
 	switch {
 	case n.demoting:
@@ -84,7 +85,11 @@ func (w *world) gaveIn(n *node) {
 		w.fatal("heads", "%s is the primary, and is a mirror now by itself", n.name)
 	case n.written:
 		w.fatal("heads", "%s has stepped down by itself, though it was written to", n.name)
-	default:
+	}
+	if !n.turned.Load() {
+		return
+	}
+	if !n.demoting {
 		w.count("old primaries that stepped down", 1)
 	}
 	w.abdicate(n)

@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,9 +50,10 @@ type node struct {
 
 	came     aodi.Position // where the process came up, as
 	cameAs   aodi.Role
-	written  bool // a primary: since it came up
-	demoting bool // it may be a mirror when it comes up
-	handed   bool // it must be the primary when it comes up
+	written  bool         // a primary: since it came up
+	demoting bool         // it may be a mirror when it comes up
+	handed   bool         // it must be the primary when it comes up
+	turned   *atomic.Bool // its process has said that it is a mirror now, after it was a primary: then that is durable
 }
 
 // hold notes that a range of the disk has space since the operation, or has no more.
@@ -108,6 +110,9 @@ func (n *node) boot() bool {
 	}
 	n.v, n.down, n.closed = v, false, false
 	n.came, n.cameAs, n.written = n.end(), v.Role(), false
+	if n.rules != nil && n.cameAs == aodi.RolePrimary && n.turned != nil && n.turned.Load() {
+		w.fatal("heads", "%s has said that it is a mirror now, and comes up as a primary", n.name)
+	}
 	if n.rules != nil && n.rules.number == 0 {
 		n.rules.link = v.Info().Lineage[0]
 	}
@@ -127,7 +132,10 @@ func (n *node) connect() {
 		host.Kill()
 	}
 	n.d.mu.Unlock()
-	n.peer = cawrm.NewPeer(cawrm.PeerConfig{Name: n.name, ReadTimeout: w.cfg.readTimeout, Logger: w.logger(n.name)})
+	v, turned := n.v, new(atomic.Bool)
+	n.turned = turned
+	n.peer = cawrm.NewPeer(cawrm.PeerConfig{Name: n.name, ReadTimeout: w.cfg.readTimeout, Logger: w.logger(n.name),
+		Turned: func(string) { turned.Store(v.Role() == aodi.RoleMirror) }})
 	if err := n.peer.AddVolume("vm", n.v); err != nil {
 		w.fatal("error", "%v", err)
 	}

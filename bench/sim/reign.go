@@ -67,6 +67,11 @@ func (w *world) within(r *reign, do func()) {
 	do()
 }
 
+// ahead tells whether a position is of a reign that nobody has looked at yet: its primary was promoted, and feeds others already.
+func (w *world) ahead(p aodi.Position) bool {
+	return w.heir != nil && p>>48 > w.reigns[len(w.reigns)-1].first>>48
+}
+
 // before is the reign before r.
 func (w *world) before(r *reign) *reign { return w.reigns[r.number-1] }
 
@@ -113,6 +118,7 @@ func (w *world) begin(n *node) {
 	r.model = old.model.branch(r.link.Start, r.first)
 	w.reigns, w.reign = append(w.reigns, r), r
 	n.rules, n.from, n.floor = r, nil, end
+	n.turned.Store(false)
 	w.heir, w.heirEnd, w.vacant, n.handed, n.written = nil, 0, false, false, true
 	w.count("reigns", 1)
 	w.say("  -> %s is the primary from %d on; up to %d the history is that of %s", n.name, r.first, r.link.Start, old.primary.name)

@@ -107,7 +107,7 @@ func (w *world) demote(n *node, discard bool) {
 	switch {
 	case n.d.isDead() || n.v.Status().Failed != nil:
 		return // its disk knows
-	case err == nil && n.v.Role() != aodi.RoleMirror || err != nil && n.v.Role() != aodi.RolePrimary && n.rules == w.reign:
+	case err == nil && (n.v.Role() != aodi.RoleMirror || !n.turned.Load()) || err != nil && n.v.Role() != aodi.RolePrimary && n.rules == w.reign:
 		w.fatal("heads", "%s is a %s: demote: %v", n.name, n.v.Role(), err)
 	case err != nil && !errors.Is(err, cawrm.ErrTwoHeads) && !w.allowed(n, err):
 		w.fatal("error", "demote %s: %v", n.name, err)
@@ -256,7 +256,7 @@ func (w *world) meet(n *node) {
 	time.Sleep(2 * time.Minute)
 	for range 3 {
 		w.pointers()
-		if w.heads(); !n.up() || !w.source().up() || n.rules == nil {
+		if w.heads(); !n.up() || !w.source().up() || n.rules == nil || n.v.Role() != aodi.RolePrimary {
 			return
 		}
 		w.met(n)

@@ -82,7 +82,7 @@ func (w *world) opDeleteSnapshot() {
 // compareSnapshots holds the snapshots of a node, or one of them, against the model as of their positions.
 func (w *world) compareSnapshots(n *node, all bool) {
 	list := n.v.Snapshots()
-	if n.d.isDead() {
+	if n.d.isDead() || w.ahead(n.end()) {
 		return
 	}
 	for _, name := range n.snaps.there {
@@ -183,6 +183,9 @@ func (w *world) opDeleteCopy() {
 func (w *world) copies(n *node, whole bool) {
 	if n.up() && n.rules == nil && n.v.Role() == aodi.RolePrimary {
 		return // its promotion is not over
+	}
+	if n.up() && w.ahead(n.end()) {
+		return
 	}
 	if len(w.reigns) > 1 {
 		w.copiesOfPrimary(n, whole)
