@@ -230,9 +230,9 @@ func (v *Volume) Commit() (Position, error) {
 	defer v.commit.give()
 	v.mu.Lock()
 	n := v.wholeEpochsLocked()
-	if n == 0 {
+	if err := v.failure(); n == 0 || err != nil { // what was shown in part when it failed is staged still
 		defer v.mu.Unlock()
-		return v.shown(), v.failure()
+		return v.shown(), err
 	}
 	batches, ticket := v.staged[:n:n], v.staged[n-1].ticket
 	v.mu.Unlock()
