@@ -24,7 +24,6 @@ func TestCleanedSegmentIsNotUsedAgain(t *testing.T) {
 	victim, used, goOn := atomic.Int64{}, make(chan struct{}), make(chan struct{})
 	victim.Store(-1)
 	once := sync.OnceFunc(func() { close(used) })
-	v := open(t, d, quiet)
 	d.Rule = func(op disk.Op, off int64, n int) error {
 		if at := off/chunk - format.DataStart; op == disk.OpWrite && at >= 0 && at/segment == victim.Load() {
 			once()
@@ -32,6 +31,7 @@ func TestCleanedSegmentIsNotUsedAgain(t *testing.T) {
 		}
 		return nil
 	}
+	v := open(t, d, quiet)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
