@@ -206,7 +206,7 @@ func (w *world) copies(n *node, whole bool) {
 		switch {
 		case i >= 0 && (here[i].Position != s.Position || !here[i].Time.Equal(s.Time)):
 			w.fatal("copy", "%s@%s is at %d, of %v; %s has it at %d, of %v", n.name, s.Name, here[i].Position, here[i].Time, n.from.name, s.Position, s.Time)
-		case i < 0 && (whole || s.Position < end) && !slices.Contains(n.snaps.gone, s.Name):
+		case i < 0 && (whole || s.Position < end) && !n.excused(s.Name):
 			w.fatal("copy", "%s, at %d, lacks the snapshot %s of position %d", n.name, end, s.Name, s.Position)
 		case i >= 0:
 			w.count("snapshots at a mirror", 1)
@@ -223,13 +223,19 @@ func find(list []aodi.SnapshotInfo, name string) int {
 	return slices.IndexFunc(list, func(s aodi.SnapshotInfo) bool { return s.Name == name })
 }
 
+// excused tells whether a mirror need not have a snapshot: it was to be deleted there, or at its source, where a deletion that has failed, or
+// that a crash met, may be undone when the mirror has come past it.
+func (n *node) excused(name string) bool {
+	return slices.Contains(n.snaps.gone, name) || slices.Contains(n.from.snaps.gone, name)
+}
+
 // lacks tells which snapshots of its source a mirror has not got yet.
 func (n *node) lacks() string {
 	if len(n.w.reigns) > 1 {
 		return n.lacksOfPrimary(n.end())
 	}
 	for _, s := range n.from.v.Snapshots() {
-		if find(n.v.Snapshots(), s.Name) < 0 && !slices.Contains(n.snaps.gone, s.Name) {
+		if find(n.v.Snapshots(), s.Name) < 0 && !n.excused(s.Name) {
 			return s.Name
 		}
 	}
