@@ -107,9 +107,10 @@ func (v *Volume) runCheckpoint() {
 		}
 		due := bytes >= v.checkpointBytes() || v.mapMemory() > v.opt.MapMemory/2 ||
 			bytes > 0 && v.now().Sub(last) >= v.opt.CheckpointInterval
-		if (due || v.relief.waiting.Load() > 0) && v.failure() == nil {
+		cleaned := v.hasCleaner()
+		if (due || !cleaned && v.relief.waiting.Load() > 0) && v.failure() == nil {
 			var err error
-			if v.hasCleaner() {
+			if cleaned {
 				err = v.Checkpoint()
 			} else { // nobody else brings space back
 				v.Round(func() bool {
