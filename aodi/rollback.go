@@ -16,7 +16,7 @@ import (
 // Rollback makes the volume hold what a view of it holds, a snapshot or a moment of the history, durably, and keeps what it held
 // as a snapshot of that name. The size stays: what the view has not is holes then. It costs what differs. Writes wait meanwhile; clients that remember what they have read
 // must be gone. One at a time. Errors: it is no primary, or a clone; CreateSnapshot's; ENOSPC, or the
-// disk's when it reads: then the volume is as it was.
+// disk's when it reads: then the volume is as it was. If the volume fails with it, opening it again shows whether it was done.
 func (v *Volume) Rollback(to *View, keep string) error {
 	switch {
 	case v.Role() != RolePrimary:

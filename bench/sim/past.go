@@ -147,11 +147,15 @@ func (w *world) opRollback() {
 		was := to.Info().Position
 		w.say("  -> to position %d, what is there is kept as %s", was, keep)
 		var failed error
+		before := w.model.end
 		if w.change(v, []record{{kind: back, was: was}}, func() error { failed = v.Rollback(to, keep); return roomy(v, failed) }) && failed == nil {
 			w.flushed = w.model.end
 			s.snaps.forget(keep)
 			s.snaps.there = append(s.snaps.there, keep)
 			w.count("rollbacks done", 1)
+		} else if w.model.end == before && v.Status().Failed != nil { // it failed between the commit and the answer, perhaps
+			w.model.add(record{kind: back, was: was})
+			w.known = w.model.end
 		}
 	})
 }
