@@ -41,8 +41,9 @@ func (v *Volume) SettledSnapshot(name string) (SnapshotInfo, error) {
 }
 
 // MirrorSnapshot keeps a mirror as it is as its source's snapshot, durably: by the same name, of the same time. It does nothing
-// when that is there already. The mirror must show exactly the snapshot's position. Errors: ErrSnapshotExists, when the name
-// is another one's; those of CreateSnapshot.
+// when that is there already. The mirror must show exactly the snapshot's position. Its size there is the mirror's, if that is
+// less: a source that was empty and took the newest size of its own source has one that belongs to a later position.
+// Errors: ErrSnapshotExists, when the name is another one's; those of CreateSnapshot.
 func (v *Volume) MirrorSnapshot(of SnapshotInfo) error {
 	v.commit.take() // so that the position stays
 	defer v.commit.give()
@@ -54,10 +55,10 @@ func (v *Volume) MirrorSnapshot(of SnapshotInfo) error {
 	switch {
 	case there != nil && there.position == of.Position:
 		return v.failure()
-	case v.Role() != RoleMirror || v.shown() != of.Position || of.Size > v.Size():
-		return fmt.Errorf("%s@%s: position %d of %d bytes cannot be kept by a %s at position %d of %d bytes: %w", v.d.Name(), of.Name,
-			of.Position, of.Size, v.Role(), v.shown(), v.Size(), syscall.EINVAL)
+	case v.Role() != RoleMirror || v.shown() != of.Position:
+		return fmt.Errorf("%s@%s: position %d cannot be kept by a %s at position %d: %w", v.d.Name(), of.Name, of.Position, v.Role(),
+			v.shown(), syscall.EINVAL)
 	}
-	_, err := v.createSnapshotLocked(&snapshot{name: of.Name, time: of.Time.UnixNano(), size: of.Size})
+	_, err := v.createSnapshotLocked(&snapshot{name: of.Name, time: of.Time.UnixNano(), size: min(of.Size, v.Size())})
 	return err
 }

@@ -341,3 +341,27 @@ func TestUnstageForgetsSize(t *testing.T) {
 	}
 	check(t, dm)
 }
+
+// TestMirrorSnapshotOfALaterSize ensures that a mirror keeps a snapshot of its source which says a size that the volume got only
+// later: the source was an empty mirror, and took its source's newest at once.
+func TestMirrorSnapshotOfALaterSize(t *testing.T) {
+	ds, dm := newDisk(t, 1<<30), newDisk(t, 1<<30)
+	create(t, ds, 100*chunk, 32)
+	src := open(t, ds, quiet)
+	dst := newMirror(t, dm, 32, src, quiet)
+	if err := src.WriteAt(stamped(1), 0, true); err != nil {
+		t.Fatal(err)
+	}
+	copyCut(t, src, dst, 1<<20)
+	late := aodi.SnapshotInfo{Name: "late", Position: 1, Size: 200 * chunk}
+	if err := dst.MirrorSnapshot(late); err != nil {
+		t.Fatal(err)
+	}
+	if s := dst.Snapshots(); len(s) != 1 || s[0].Size != 100*chunk {
+		t.Errorf("the snapshot is of %d bytes, the mirror of %d", s[0].Size, dst.Size())
+	}
+	if err := errors.Join(dst.Close(), src.Close()); err != nil {
+		t.Fatal(err)
+	}
+	check(t, dm)
+}
