@@ -18,13 +18,7 @@ func TestJumpEpochFromTheCheckpointBefore(t *testing.T) {
 	hurt := func(p *jumpPair, d *disk.Memory) {
 		lost := d.Crash(p.rng)
 		defer free(t, lost)
-		c, err := recovery.Newest(lost)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(lost.WriteCached(make([]byte, chunk), int64(1+c.Meta.Seq%2)*chunk), lost.Sync()); err != nil {
-			t.Fatal(err)
-		}
+		loseNewestMeta(t, lost)
 		if p.showsWhatItShowed(lost) == nil {
 			opened++
 			return
@@ -41,6 +35,18 @@ func TestJumpEpochFromTheCheckpointBefore(t *testing.T) {
 		jumpInterrupted(t, newRand(rng.Uint64()), hurt)
 	}
 	t.Logf("%d opened, %d refused", opened, refused)
+}
+
+// loseNewestMeta takes a container's newest meta chunk: the next opening begins with the checkpoint before.
+func loseNewestMeta(t *testing.T, d *disk.Memory) {
+	t.Helper()
+	c, err := recovery.Newest(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.WriteCached(make([]byte, chunk), int64(1+c.Meta.Seq%2)*chunk), d.Sync()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // showsWhatItShowed opens a container and holds its content against the model as of where it stands.

@@ -108,6 +108,9 @@ func OpenOn(d disk.Disk, opt Options) (*Volume, error) {
 		if err == nil {
 			err = v.checkpoint(0) // the log that leads to it is passed
 		}
+		if err == nil {
+			err = v.forgetDropped()
+		}
 		if err != nil {
 			return nil, errors.Join(err, v.abandon())
 		}

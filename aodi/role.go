@@ -263,7 +263,8 @@ func (v *Volume) enterTerm() error {
 	return v.flush()
 }
 
-// dropComing gives up a jump epoch that is under way. Not beside Stage.
+// dropComing gives up a jump epoch that is under way. A checkpoint, and forgetDropped, make that durable before anything else is
+// taken. Not beside Stage.
 func (v *Volume) dropComing() error {
 	if v.Coming() == nil {
 		return nil
@@ -295,7 +296,7 @@ func (v *Volume) dropComingStill() error {
 		return v.fail(err)
 	}
 	v.raiseFloor(v.shown())
-	v.coming, v.catalog.Next = nil, nil
+	v.coming, v.catalog.Next, v.dropped = nil, nil, true
 	v.highest = max(v.highest, c.end)
 	return nil
 }
@@ -327,13 +328,30 @@ func (v *Volume) Follow(lineage []format.Lineage, diverged, keep bool, tail stri
 	if diverged {
 		own, next = c.Lineage, lineage
 	}
-	same := slices.Equal(c.Lineage, own) && slices.Equal(c.Next, next)
+	same := slices.Equal(c.Lineage, own) && slices.Equal(c.Next, next) && !v.dropped
 	v.mapMu.RUnlock()
 	if same {
 		return kept, nil
 	}
 	// With the checkpoint and not before: if there is no space for it, the next session must not find that all is done.
-	return kept, v.checkpointWith(0, func() { c.Lineage, c.Next = slices.Clone(own), slices.Clone(next) })
+	if err := v.checkpointWith(0, func() { c.Lineage, c.Next = slices.Clone(own), slices.Clone(next) }); err != nil {
+		return kept, err
+	}
+	return kept, v.forgetDropped()
+}
+
+// forgetDropped ends what dropComing began, after one checkpoint: the one before it must not have that map either. Recovery from there
+// would let records of the volume's map come behind it, which count as dead what it has, and it would be gone on with: another source
+// would find it whole where it lacks what came meanwhile.
+func (v *Volume) forgetDropped() error {
+	v.mapMu.Lock()
+	was := v.dropped
+	v.dropped = false
+	v.mapMu.Unlock()
+	if !was {
+		return nil
+	}
+	return v.secondCheckpoint()
 }
 
 // ComingLineage is the lineage of the source that the jump epoch which is under way comes from.

@@ -3,12 +3,14 @@ package aodi_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"cawrm/aodi"
 	"cawrm/aodi/disk"
+	"cawrm/aodi/format"
 )
 
 // TestPromotedLogIsOfItsOwnHistory ensures that what a mirror had got of an epoch which never came in whole is not in its log
@@ -230,5 +232,63 @@ func TestFollowWithoutSpace(t *testing.T) {
 	}
 	if !failed {
 		t.Error("there was always space")
+	}
+}
+
+// TestFollowDropsAnEpochDurably ensures that a mirror which has got a part of one source's jump epoch, and goes on with another source,
+// has given up that part when the first record may come: with a crash in between, also one that takes the newest checkpoint, it would come
+// up with both, and would leave its branch later as if nothing had come since.
+func TestFollowDropsAnEpochDurably(t *testing.T) {
+	for _, older := range []bool{false, true} {
+		ds, dm := newDisk(t, 1<<30), newDisk(t, 1<<30)
+		create(t, ds, 1<<30, 32)
+		src := open(t, ds, quiet)
+		m := newMirror(t, dm, 32, src, quiet)
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range int64(20) {
+			must(src.WriteAt(stamped(uint64(i)), i*chunk, true))
+		}
+		end, _ := src.Pointers()
+		copyLog(t, src, m, end, 1<<20, 100)
+		own := src.Info().Lineage
+		other := append(slices.Clone(own), format.Lineage{ID: format.UUID{1}, Start: 10})
+		_, err := m.Follow(other, true, false, "unsent-1")
+		must(err)
+		const term = aodi.Position(1 << 48)
+		part := stagedBatch(0, 3, func(i int) uint64 { return uint64(i) }, 1000)
+		part.First, part.End, part.Jump = end, term+500, true
+		for i := range part.Entries {
+			part.Entries[i].Birth = term + aodi.Position(i)
+		}
+		must(m.Stage(part, false))
+		must(errors.Join(m.Unstage(), m.Checkpoint()))
+		if m.Coming() == nil || !slices.Equal(m.ComingLineage(), other) {
+			t.Fatal("nothing is coming")
+		}
+		_, err = m.Follow(own, false, false, "")
+		must(err)
+		must(src.WriteAt(stamped(77), chunk, true))
+		end, _ = src.Pointers()
+		copyLog(t, src, m, end, 1<<20, 100)
+		after := dm.Crash(newRand(1))
+		_ = m.Close()
+		if older {
+			loseNewestMeta(t, after)
+		}
+		m = open(t, after, quiet)
+		if m.Coming() != nil || !slices.Equal(m.ComingLineage(), own) {
+			t.Errorf("older checkpoint %v: comes up with an epoch of %v", older, m.ComingLineage())
+		}
+		if kept, err := m.Follow(other, true, false, "unsent-2"); err != nil || !kept {
+			t.Errorf("older checkpoint %v: leaves its branch again, and what has come since is kept: %v, %v", older, kept, err)
+		}
+		must(errors.Join(m.Close(), src.Close()))
+		check(t, after)
+		free(t, after)
 	}
 }

@@ -81,6 +81,9 @@ func (v *Volume) dropLeftover() error {
 	if err == nil {
 		err = v.Checkpoint()
 	}
+	if err == nil {
+		err = v.forgetDropped()
+	}
 	if err != nil {
 		return fmt.Errorf("what a rollback has brought in vain is there still, and no write is taken: %w", err)
 	}

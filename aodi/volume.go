@@ -166,6 +166,7 @@ type Volume struct {
 	jumpEnd         Position      // of the jump epoch that is being staged, 0 when none is; guarded by mu
 	held            bool          // writes wait: the role changes, or is about to; guarded by mu
 	leftover        bool          // a rollback could not be given up yet: no write is taken; guarded by mu
+	dropped         bool          // a coming map was given up, and the newest checkpoint may have it still; guarded by mapMu
 	highest         Position      // beyond all that was ever staged in this life; guarded by mu
 	openedAt        Position      // end_ptr when it was opened
 	voids           []voidSegment // guarded by mu
