@@ -81,7 +81,7 @@ func (w *world) heads() {
 func (w *world) gaveIn(n *node) {
 	switch {
 	case n.demoting:
-	case n.rules == w.reign:
+	case n.rules == w.reign && !w.succeeded():
 		w.fatal("heads", "%s is the primary, and is a mirror now by itself", n.name)
 	case n.written:
 		w.fatal("heads", "%s has stepped down by itself, though it was written to", n.name)
@@ -93,6 +93,12 @@ func (w *world) gaveIn(n *node) {
 		w.count("old primaries that stepped down", 1)
 	}
 	w.abdicate(n)
+}
+
+// succeeded tells that somebody was promoted whose volume failed then, before anybody has looked at its term: those who take nothing meet it.
+func (w *world) succeeded() bool {
+	h := w.heir
+	return h != nil && h.up() && h.v.Status().Failed != nil && h.v.Role() == aodi.RolePrimary
 }
 
 // abdicate is the end of a primary: it is a mirror that holds what it held.
