@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -90,6 +91,28 @@ func (x *trial) epochs() error {
 	return nil
 }
 
+// startBetweenSources leaves a part of a jump epoch of a source that is another one's successor.
+func (x *trial) startBetweenSources() {
+	x.startMirror()
+	at, _ := x.v.Pointers()
+	_, err := x.v.Follow(x.fix.branch.v.Info().Lineage, true, false, "unsent")
+	x.must(err)
+	x.must(x.jumpFrom(x.fix.branch.v, aodi.CutFrom{Position: at, Diverged: true, Fork: 1, Ranges: []aodi.Range{{First: 0, End: trialChunks}}}, false))
+	if x.v.Coming() == nil {
+		x.fatalf("nothing is coming")
+	}
+}
+
+// otherSource goes on in order with the first one.
+func (x *trial) otherSource() error {
+	if _, err := x.v.Follow(x.source.Info().Lineage, false, false, ""); err != nil {
+		return err
+	}
+	at, _ := x.v.Pointers()
+	x.moved = int(at)
+	return x.epochs()
+}
+
 func (x *trial) unstage() error { return x.v.Unstage() }
 
 // startStaged leaves whole epochs that nobody has committed and a part of one.
@@ -151,6 +174,10 @@ func (x *trial) finish(v *aodi.Volume) {
 	if !v.Info().HasIdentity {
 		x.must(v.Adopt(id.Volume, id.Size, id.Lineage))
 	}
+	if v.Coming() != nil || !slices.Equal(v.ComingLineage(), id.Lineage) {
+		_, err := v.Follow(id.Lineage, false, false, "")
+		x.must(err)
+	}
 	_, durable := x.source.Pointers()
 	err := x.rest(v)
 	if err != nil && errors.Is(err, x.d.was.err) { // what is made ready ahead had failed: told once, then tried again
@@ -210,6 +237,9 @@ func (x *trial) reopenMirror(d disk.Disk, acked int) {
 	}
 	if p := x.isCut(v); p < acked {
 		x.fatalf("the mirror stands at %d after opening again, it had acknowledged %d", p, acked)
+	}
+	if x.moved > 0 && acked > x.moved && v.Coming() != nil {
+		x.fatalf("the mirror goes on with an epoch that it had given up at %d, and had acknowledged %d since", x.moved, acked)
 	}
 	x.finish(v)
 	x.must(v.Close())

@@ -3,6 +3,7 @@ package aodi_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -32,6 +33,35 @@ func (x *trial) startPrimary() {
 	x.startLoaded()
 	x.must(x.flushAll())
 	x.remember()
+}
+
+// startPast leaves a primary and a snapshot of what it was.
+func (x *trial) startPast() {
+	x.startLoaded()
+	_, err := x.v.CreateSnapshot("then")
+	x.must(err)
+	x.remember()
+	then := x.shown[0]
+	x.must(x.steps(60))
+	x.must(x.v.Trim(3*chunk, 30*chunk, false))
+	x.must(x.flushAll())
+	x.remember()
+	x.shown = append(x.shown, then)
+}
+
+// rollback makes it what it was. One that was answered with an error, by a volume that goes on, was not made.
+func (x *trial) rollback() error {
+	then, err := x.v.OpenView("then")
+	if err != nil {
+		return err
+	}
+	defer then.Close()
+	err = x.v.Rollback(then, fmt.Sprintf("before-%d", len(x.v.Snapshots())))
+	b := make([]byte, x.v.Size())
+	if err != nil && x.v.Status().Failed == nil && x.v.ReadAt(b, 0) == nil && !bytes.Equal(b, x.shown[0]) {
+		x.fatalf("the rollback failed, and was made: %v", err)
+	}
+	return x.turned(err)
 }
 
 // startOnBranch leaves a mirror that was a primary and wrote what its source has not.
@@ -92,7 +122,11 @@ func (x *trial) jump(whole bool) error {
 		}
 		from.Diverged, from.Fork, from.Ranges = true, x.fork, ranges
 	}
-	c, err := x.source.OpenCut(from)
+	return x.jumpFrom(x.source, from, whole)
+}
+
+func (x *trial) jumpFrom(source *aodi.Volume, from aodi.CutFrom, whole bool) error {
+	c, err := source.OpenCut(from)
 	x.must(err)
 	defer c.Close()
 	var b aodi.LogBatch

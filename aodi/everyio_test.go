@@ -53,6 +53,8 @@ var scenes = []scene{
 	roleScene("demote", (*trial).startPrimary, (*trial).demote, aodi.RoleMirror),
 	roleScene("new term", (*trial).startPrimary, (*trial).newTerm, aodi.RolePrimary),
 	roleScene("leave the branch", (*trial).startOnBranch, (*trial).leaveBranch, aodi.RoleMirror),
+	{"go on with another source", (*trial).startBetweenSources, (*trial).otherSource, (*trial).judgeMirror},
+	roleScene("rollback", (*trial).startPast, (*trial).rollback, aodi.RolePrimary),
 }
 
 // TestEveryIO ensures that whichever I/O fails, and however, nothing that was acknowledged is lost, the error says where,
@@ -185,6 +187,7 @@ type trial struct {
 	fix    *fixture
 	source *aodi.Volume // of a mirror; all of h is durable there
 	cuts   map[int]bool // where a mirror may stand
+	moved  int          // where it stood when it had given up another source's epoch, which does not come back; 0: it has not
 
 	// Of the scenes in which the role changes.
 	shown   [][]byte // what may be read: before, and after
