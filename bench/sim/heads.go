@@ -124,7 +124,7 @@ func (w *world) roleOf(n *node) {
 			w.fatal("lost", "%s had taken over, and comes up as a mirror", n.name)
 		}
 		if n == w.heir && w.heirEnd == 0 {
-			w.heir = nil // it was not promoted
+			w.heir, w.asked = nil, nil // it was not promoted
 		}
 	case n.rules == nil:
 		if n != w.heir {
@@ -132,7 +132,7 @@ func (w *world) roleOf(n *node) {
 		}
 		w.begin(n)
 	case n.cameAs == aodi.RolePrimary:
-		if n.demoting && n.rules == w.reign {
+		if n.demoting && n.rules == w.reign && w.asked == nil {
 			w.heir, w.heirEnd = nil, 0 // it is the primary still, and has handed over to nobody
 		}
 		n.demoting = false

@@ -119,7 +119,7 @@ func (w *world) begin(n *node) {
 	w.reigns, w.reign = append(w.reigns, r), r
 	n.rules, n.from, n.floor = r, nil, end
 	n.turned.Store(false)
-	w.heir, w.heirEnd, w.vacant, n.handed, n.written = nil, 0, false, false, true
+	w.heir, w.asked, w.heirEnd, w.vacant, n.handed, n.written = nil, nil, 0, false, false, true
 	w.count("reigns", 1)
 	w.say("  -> %s is the primary from %d on; up to %d the history is that of %s", n.name, r.first, r.link.Start, old.primary.name)
 	w.plant(n)

@@ -72,9 +72,9 @@ func (w *world) promote(x *node, force bool) {
 	w.say("  -> %v", err)
 	switch {
 	case x.d.isDead() || x.v.Status().Failed != nil:
-		w.heir = x // or not: its disk knows
+		w.heir, w.asked = x, x // or not: its disk knows
 	case err == nil:
-		w.heir = x
+		w.heir, w.asked = x, x
 		w.heads()
 	case x.v.Role() != aodi.RoleMirror:
 		w.fatal("heads", "%s is a %s, and was not promoted: %v", x.name, x.v.Role(), err)
@@ -150,7 +150,7 @@ func (w *world) opSwitchover() {
 	w.beginning(s, func() { err = s.peer.Switchover(ctx, "vm", m, time.Duration(1+w.rng.IntN(10))*time.Second) })
 	end := w.model.end
 	w.say("  -> %v", err)
-	if w.heir = x; err == nil {
+	if w.heir, w.asked = x, nil; err == nil {
 		w.count("switchovers", 1)
 		w.heirEnd, x.handed = end, true
 	}

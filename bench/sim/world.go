@@ -51,6 +51,7 @@ type world struct {
 	roles     bool          // they change
 	vacant    bool          // the primary was demoted, and nobody is promoted yet
 	heir      *node         // who may have become the primary, or may yet; nobody else is promoted
+	asked     *node         // the heir, if it was promoted by hand: what the old primary comes up as says nothing of it
 	heirEnd   aodi.Position // where it was handed over; 0: it was not
 	disturbed bool          // nobody sleeps over a disk
 
