@@ -31,16 +31,27 @@ func newNetem(near, far *space, p Profile) (shaper, error) {
 
 func (n *netem) set(p Profile) error {
 	for _, s := range []*space{n.near, n.far} {
-		if err := s.netlink(func(h *netlink.Handle) error { return shape(h, p) }); err != nil {
+		if err := s.netlink(func(h *netlink.Handle) error { return shape(h, device, p) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// Shape puts netem on a device of this network namespace, for a line that the caller lays: its packets get the profile's delay,
+// jitter, rate, loss and reordering on their way out. A loss of 1 is a cut.
+func Shape(device string, p Profile) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return shape(h, device, p)
+}
+
 // shape puts netem on the device. Each packet is one of the wire's: loss and
 // the queue are counted in packets, and a segment of 64 KiB would count as one.
-func shape(h *netlink.Handle, p Profile) error {
+func shape(h *netlink.Handle, device string, p Profile) error {
 	link, err := h.LinkByName(device)
 	if err != nil {
 		return err

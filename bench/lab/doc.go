@@ -4,7 +4,7 @@
 // systems on /dev/nbdN, dm-log-writes) is not on every machine that builds
 // cawrm, and wants root. vm.sh boots a throw-away machine under emulation and
 // runs one script in it; each test is such a script and what watches it from
-// outside. This package has no code of its own.
+// outside. Its only code gives the scripts that boot a machine to others.
 //
 //	TestKernelDevices  kernel-devices.sh: two sites, ext4, nbd-client, attach
 //	TestReconnect      kernel-reconnect.sh: a daemon that is stopped, or killed,
@@ -28,6 +28,9 @@
 //
 //	TestLines          line.sh: the ways in which wan makes a line, netem among
 //	                   them, measured beside each other
+//
+//	TestPeers          cawrm bench peers: DRBD and cawrm, each in a machine of its
+//	                   own, over netem
 //
 // # The disks of a power cut
 //

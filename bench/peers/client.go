@@ -16,9 +16,18 @@ import (
 
 const chunk = 4096
 
+// volume is what a client writes to.
+type volume interface {
+	Start(*nbdclient.Request)
+	Write(off int64, p []byte, f nbdclient.Flags) error
+	Read(off int64, p []byte) error
+	Flush() error
+	Close() error
+}
+
 // client writes to a part of the source's volume and remembers the order.
 type client struct {
-	c    *nbdclient.Client
+	c    volume
 	area int64 // it writes to chunks [0, area)
 	rng  *rand.Rand
 
@@ -32,7 +41,11 @@ func dial(ctx context.Context, s system, area int64) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{c: c, area: area, rng: rand.New(rand.NewPCG(1, 2))}, nil
+	return newClient(c, area), nil
+}
+
+func newClient(v volume, area int64) *client {
+	return &client{c: v, area: area, rng: rand.New(rand.NewPCG(1, 2))}
 }
 
 // next is the next write of the history.
@@ -64,7 +77,7 @@ func (c *client) fill(size int64) error {
 
 // closed writes at that depth for d, each as soon as one is answered.
 func (c *client) closed(depth int, d time.Duration) (iops float64, h *hdrhistogram.Histogram, err error) {
-	h = hdrhistogram.New(1000, int64(time.Minute), 3)
+	h = newHistogram()
 	done := make(chan *nbdclient.Request, depth)
 	sent := map[*nbdclient.Request]time.Time{}
 	start := time.Now()
@@ -81,7 +94,7 @@ func (c *client) closed(depth int, d time.Duration) (iops float64, h *hdrhistogr
 			return 0, nil, r.Err
 		}
 		n++
-		_ = h.RecordValue(int64(min(max(time.Since(sent[r]), time.Microsecond), time.Minute)))
+		_ = h.RecordValue(clamped(time.Since(sent[r])))
 		if time.Since(start) >= d {
 			left--
 			continue
@@ -93,23 +106,31 @@ func (c *client) closed(depth int, d time.Duration) (iops float64, h *hdrhistogr
 	return float64(n) / time.Since(start).Seconds(), h, nil
 }
 
-// paced asks for rate writes a second until ctx ends, one at a time, and returns the longest wait.
-func (c *client) paced(ctx context.Context, rate float64) (longest time.Duration, err error) {
+// paced asks for rate writes a second until ctx ends, one at a time. The histogram is corrected for the writes that would have been
+// asked for while one waited (coordinated omission); its maximum is the longest wait.
+func (c *client) paced(ctx context.Context, rate float64) (*hdrhistogram.Histogram, error) {
+	h := newHistogram()
 	p := make([]byte, chunk)
 	interval := time.Duration(float64(time.Second) / rate)
 	for tick := time.Now(); ctx.Err() == nil; tick = tick.Add(interval) {
 		time.Sleep(time.Until(tick))
 		start := time.Now()
 		if err := c.c.Write(c.next(p), p, 0); err != nil {
-			return longest, err
+			return h, err
 		}
-		longest = max(longest, time.Since(start))
-		if time.Since(tick) > time.Second {
-			tick = time.Now()
+		_ = h.RecordCorrectedValue(clamped(time.Since(start)), int64(interval))
+		if behind := time.Since(tick); behind > interval {
+			tick = tick.Add(behind / interval * interval) // those ticks are in the correction
 		}
 	}
-	return longest, nil
+	return h, nil
 }
+
+// newHistogram is of nanoseconds, from a microsecond to a minute.
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1000, int64(time.Minute), 3) }
+
+// clamped is a latency within the histogram's range.
+func clamped(d time.Duration) int64 { return int64(min(max(d, time.Microsecond), time.Minute)) }
 
 // shown reads the number of the write that each chunk of the area shows.
 func (c *client) shown(ctx context.Context, addr, export string) ([]uint64, error) {
@@ -118,6 +139,10 @@ func (c *client) shown(ctx context.Context, addr, export string) ([]uint64, erro
 		return nil, err
 	}
 	defer t.Close()
+	return c.numbers(t)
+}
+
+func (c *client) numbers(t volume) ([]uint64, error) {
 	held := make([]uint64, c.area)
 	p := make([]byte, 256<<10)
 	for off := int64(0); off < c.area*chunk; off += int64(len(p)) {
@@ -152,10 +177,24 @@ func (c *client) prefix(ctx context.Context, s system, since state) (bool, error
 	if err != nil {
 		return false, err
 	}
+	return c.once(since, held)
+}
+
+// once says whether the source was like that at some moment since then.
+func (c *client) once(since state, held []uint64) (bool, error) {
 	if newest := slices.Max(held); newest > uint64(len(c.history)) {
 		return false, fmt.Errorf("the target holds write %d, %d were made", newest, len(c.history))
 	}
 	return isPrefix(since, c.history, held), nil
+}
+
+// after is what all writes since that state leave.
+func (c *client) after(since state) []uint64 {
+	want := slices.Clone(since.shown)
+	for n, at := range c.history[since.after:] {
+		want[at] = uint64(since.after + n + 1)
+	}
+	return want
 }
 
 // isPrefix says whether held is what the writes of the history behind that state leave, up to the newest of them that is

@@ -48,6 +48,9 @@ func Names() (names []string) {
 	for _, k := range known {
 		names = append(names, k.name)
 	}
+	for _, r := range residents {
+		names = append(names, r.name)
+	}
 	return names
 }
 

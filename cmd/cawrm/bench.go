@@ -37,7 +37,7 @@ say little of another; compare runs of one machine, and close in time, with diff
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	c.AddCommand(newBenchPaper(), newBenchGoals(), newBenchSeeds(), newBenchPeers(), newBenchCrash(), newBenchDiff())
+	c.AddCommand(newBenchPaper(), newBenchGoals(), newBenchSeeds(), newBenchPeers(), newBenchInside(), newBenchCrash(), newBenchDiff())
 	return c
 }
 

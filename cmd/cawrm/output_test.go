@@ -22,6 +22,7 @@ var withoutJSON = map[string]string{
 	"dump":             "for people who look at bytes; its form is free",
 	"help":             "text",
 	"bench crash":      "hidden, dies",
+	"bench inside":     "hidden, prints only JSON lines",
 	"wan run":          "runs until it is stopped",
 }
 
