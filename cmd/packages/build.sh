@@ -11,6 +11,7 @@ version=${VERSION:-$(git describe --tags --dirty 2>/dev/null | sed 's/^v//; s/-/
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 ARCH=${ARCH:-$($GO env GOARCH)}
 PKGVERSION=$version
+umask 022 # nothing of who builds, where and how
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 TREE=$tree
@@ -41,6 +42,6 @@ name=cawrm-$version-linux-$ARCH
 mkdir -p "$tree/$name"
 cp -r "$tree/cawrm" "$tree/man" "$tree/cawrm.bash" "$tree/_cawrm" "$tree/cawrm.fish" README.md CHANGELOG.md LICENSE SECURITY.md \
 	cmd/packages/systemd cmd/packages/sysusers.conf cmd/packages/tmpfiles.conf cmd/packages/cawrm.toml "$tree/$name"
-tar -C "$tree" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -9n >"$out/$name.tar.gz"
+tar -C "$tree" --sort=name --mode=u=rwX,go=rX --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -9n >"$out/$name.tar.gz"
 (cd "$out" && sha256sum ./*.deb ./*.rpm ./*.tar.gz | sed 's| \./| |' >SHA256SUMS)
 ls -1 "$out"

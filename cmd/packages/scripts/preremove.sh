@@ -4,7 +4,11 @@ set -e
 case "$1" in
 remove | 0)
 	if [ -d /run/systemd/system ]; then
-		systemctl disable --now 'cawrm-attach@*.service' cawrm-nbd.socket cawrm-peer.socket cawrm.service || true
+		systemctl stop 'cawrm-attach@*.service' || true # disable knows no patterns
+		for link in /etc/systemd/system/*.wants/cawrm-attach@*.service; do
+			[ ! -L "$link" ] || systemctl disable "${link##*/}" || true
+		done
+		systemctl disable --now cawrm-nbd.socket cawrm-peer.socket cawrm.service || true
 	fi
 	;;
 esac
