@@ -19,6 +19,10 @@ import (
 // deviceTimeout is how long the kernel may take to show or to hide a device.
 const deviceTimeout = 20 * time.Second
 
+// retryAfter is how long at most a request waits that was on the way when the daemon was restarted. A shorter time would fill the
+// kernel's log when a disk, or a mirror in flush mode, is slow.
+const retryAfter = 2 * time.Second
+
 type attachFlags struct {
 	control     controlFlag
 	connections int
@@ -183,6 +187,9 @@ func (f *attachFlags) connect(ctx context.Context, d nbdkernel.Device, v control
 	}
 	if d.Index, err = hand(r); err != nil {
 		return fail(fmt.Errorf("attach: %w", err))
+	}
+	if len(conns) == 1 && f.timeout == 0 {
+		_ = d.SetRetry(retryAfter) // a kernel older than 5.0 has no such setting, and waits 30 s
 	}
 	return d, export, d.WaitSize(ctx, export.Size)
 }

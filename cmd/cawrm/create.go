@@ -37,7 +37,8 @@ func newCreate() *cobra.Command {
 		Long: `Make a volume, or an empty mirror that takes size and content from its source.
 
 PATH is a file that does not exist or is empty, or a block device that holds nothing. A file grows with what is
-written to the volume, whatever its size, unless --capacity bounds it. SIZE takes the suffixes K, M, G and T (powers of 1024); it is a
+written to the volume, whatever its size, unless --capacity bounds it. What root makes in a directory of another user belongs to that
+user, as what is in /var/lib/cawrm has to. SIZE takes the suffixes K, M, G and T (powers of 1024); it is a
 multiple of 4096 bytes, at most 16T.
 
 With --capacity the container takes at most so many bytes of the file system, or of the device. Space that is overwritten or
@@ -67,8 +68,12 @@ func (f *createFlags) run(c *cobra.Command, path string) error {
 	}
 	meter := show.NewMeter(c.ErrOrStderr())
 	meter.Step("creating", 0, 0)
+	fresh := isNew(path)
 	err := aodi.Create(path, aodi.CreateOptions{Size: int64(f.size), Capacity: int64(f.capacity), Mirror: f.mirror})
 	meter.Close()
+	if err == nil && fresh {
+		err = giveAway(path)
+	}
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}

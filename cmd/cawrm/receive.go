@@ -138,6 +138,9 @@ func receiveInto(path string, in io.Reader) (got control.Received, err error) {
 		if err := aodi.Create(path, aodi.CreateOptions{Mirror: true}); err != nil {
 			return got, err
 		}
+		if err := giveAway(path); err != nil {
+			return got, err
+		}
 	}
 	v, err := aodi.Open(path, aodi.Options{})
 	if err != nil {

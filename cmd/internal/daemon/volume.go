@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"cawrm/aodi"
@@ -71,6 +72,10 @@ func openVolume(cfg VolumeConfig, log *slog.Logger) (v *served, err error) {
 		return nil, fmt.Errorf("%s does not exist; make it with `cawrm create`", cfg.Path)
 	case errors.As(err, &corrupt) && !cfg.Rescue:
 		return nil, fmt.Errorf("%w; `cawrm check --repair` mends what can be derived again, `cawrm serve --rescue` shows what is there", err)
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("%w; this daemon is user %d: `chown` it to that", err, os.Geteuid())
+	case errors.Is(err, syscall.EROFS):
+		return nil, fmt.Errorf("%w for this daemon; a unit says with ReadWritePaths= what is not (`systemctl edit cawrm`)", err)
 	case err != nil:
 		return nil, err
 	}

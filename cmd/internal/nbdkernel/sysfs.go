@@ -143,6 +143,14 @@ func (d Device) Claim() (*os.File, error) {
 	return f, nil
 }
 
+// SetRetry sets how long a request goes without an answer until the driver looks whether its connection was replaced meanwhile, and
+// sends it again on the new one. The driver takes 30 s, and so long would wait what was on the way when a daemon was restarted. It
+// is for a device with one connection and no Request.Timeout, where the driver does nothing else then but write a line in its log:
+// elsewhere the same setting is what takes a connection for dead.
+func (d Device) SetRetry(after time.Duration) error {
+	return os.WriteFile(d.sys("queue/io_timeout"), []byte(strconv.FormatInt(after.Milliseconds(), 10)), 0)
+}
+
 // WaitSize returns once the device has the size and its node is there.
 func (d Device) WaitSize(ctx context.Context, size int64) error {
 	return poll(ctx, func() error {
