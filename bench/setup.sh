@@ -9,8 +9,9 @@ set -u
 
 PACKAGES="libnbd-bin python3-libnbd nbdkit nbd-server qemu-utils fio nbd-client e2fsprogs xfsprogs
  btrfs-progs dmsetup util-linux qemu-system-x86 busybox-static cpio kmod"
-# What looks at metrics, packages, the web page and completions, a database, and a disk to boot from: without it those tests are skipped.
-EXTRA="prometheus rpm chromium zsh fish postgresql syslinux mtools fdisk"
+# What looks at metrics, packages, the web page and completions, a database, a disk to boot from, and a systemd: without it those tests are
+# skipped.
+EXTRA="prometheus rpm chromium zsh fish postgresql syslinux mtools fdisk systemd-sysv udev dash adduser"
 
 missing() {
 	for p in "$@"; do

@@ -26,6 +26,11 @@
 //	                   promoted, and the database opens there with every row
 //	                   whose COMMIT was answered
 //
+//	TestSystemd        systemd.sh: the .deb, installed under a systemd that is the
+//	                   first process; a mount that waits for the attach unit,
+//	                   reload, restart, watchdog, shutdown, removal. Its root
+//	                   is a disk of this machine's packages (debian-root.sh)
+//
 //	TestLines          line.sh: the ways in which wan makes a line, netem among
 //	                   them, measured beside each other
 //

@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The guest's /init: mounts what a system has, runs /vm/script, reports its
-# exit status on the port vm.rc and powers the machine off. See vm.sh.
+# exit status on the port vm.rc and powers the machine off; or hands over to
+# the systemd of a root disk, which does so (root-run.sh). See vm.sh.
 export PATH=/bin HOME=/root TERM=dumb LC_ALL=C
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -25,6 +26,16 @@ for _ in $(seq 300); do
 	sleep 0.1
 done
 [ -z "$absent" ] || { echo "no port $(cat /vm/ports) after 30 s"; poweroff -f; }
+if [ -e /vm/run ]; then
+	modprobe ext4
+	mount -t ext4 /dev/vda /mnt
+	mkdir -p /mnt/vm
+	[ -d /mnt/lib/modules ] || cp -r /lib/modules /mnt/lib/
+	mount -t tmpfs vm /mnt/vm
+	cp -r /vm/. /mnt/vm
+	for d in dev proc sys run; do mount --move /$d /mnt/$d; done
+	exec switch_root /mnt /lib/systemd/systemd
+fi
 ip link set lo up
 eval "set -- $(cat /vm/args)"
 setsid /vm/script "$@" </dev/null >/dev/virtio-ports/vm.out 2>&1

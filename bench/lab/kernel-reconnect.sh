@@ -8,9 +8,6 @@ set -eEu -o pipefail
 trap 'complain $LINENO' ERR
 
 C="--control unix:/run/x.sock"
-# How long the kernel keeps what it had sent to the old connection: 30 s unless
-# it is told.
-T="--timeout 8s"
 
 start() {
 	cawrm serve /dev/vda --name x --nbd unix:/run/x.nbd $C >>/run/x.log 2>&1 &
@@ -26,7 +23,7 @@ start() {
 modprobe nbd nbds_max=1
 cawrm create /dev/vda --size 64M >/dev/null
 start
-cawrm attach x /dev/nbd0 $C $T
+cawrm attach x /dev/nbd0 $C
 
 step "stopped in order and started anew, under load"
 touch /run/told
@@ -36,7 +33,7 @@ while [ "$(wc -l </run/told)" -lt 10 ]; do sleep 0.1; done
 kill $P
 wait $P
 start
-cawrm attach x /dev/nbd0 --reconnect $C $T
+cawrm attach x /dev/nbd0 --reconnect $C
 wait $LOAD
 dmesg | grep 'I/O error' && exit 1
 guest compare /dev/nbd0 0 2048 "$1" /run/told

@@ -23,7 +23,7 @@
 set -u -o pipefail
 
 BINS="bash nbd-client mkfs.ext4 e2fsck blkdiscard blockdev fstrim cmp fallocate modprobe timeout dd sha256sum mount umount"
-MODS="virtio_pci virtio_blk virtio_console nbd ext4 crc32c-intel"
+MODS="virtio_pci virtio_blk virtio_console nbd ext4 autofs4 crc32c-intel"
 
 usage() {
 	cat >&2 <<-U
@@ -36,6 +36,8 @@ usage() {
 	  --port NAME=PATH /dev/virtio-ports/NAME is what listens at this unix socket (repeat)
 	  --image FILE     make a disk of 256 MiB that boots into the script, and end; its second partition, of 96 MiB, is empty
 	  --boot           boot from the first disk
+	  --root FILE      a disk (see debian-root.sh) that is /dev/vda and the root: its systemd starts the script; of --add it sees
+	                   what goes below vm/
 	  --pid FILE       write the emulator's process id there
 	  --mem MB (1024)  --smp N (2)  --timeout SECONDS (300)
 	  --log FILE       the kernel's console
@@ -56,7 +58,7 @@ QEMU=
 trap '[ -n "$QEMU" ] && kill "$QEMU" 2>/dev/null; rm -rf "$TMP"' EXIT
 trap 'exit 130' INT TERM
 
-RUN= MEM=1024 SMP=2 LIMIT=300 LOG=$TMP/console BUILD= IMAGE= BOOT= ADDS=() DISKS=() PORTS=() PID=()
+RUN= MEM=1024 SMP=2 LIMIT=300 LOG=$TMP/console BUILD= IMAGE= BOOT= ROOT= ADDS=() DISKS=() PORTS=() PID=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--run) RUN=$2; shift ;;
@@ -70,6 +72,7 @@ while [ $# -gt 0 ]; do
 	--port) PORTS+=("$2"); shift ;;
 	--image) IMAGE=$2; shift ;;
 	--boot) BOOT=1 ;;
+	--root) ROOT=1; DISKS=("$2" ${DISKS[@]+"${DISKS[@]}"}); shift ;;
 	--pid) PID=(-pidfile "$2"); shift ;;
 	--mem) MEM=$2; shift ;;
 	--smp) SMP=$2; shift ;;
@@ -177,6 +180,7 @@ archive() {
 	done
 	{ printf '%q ' "$@"; echo; } >"$TMP/x/vm/args"
 	date +%s >"$TMP/x/vm/date"
+	[ -z "$ROOT" ] || cp "${SELF%/*}/root-run.sh" "$TMP/x/vm/run" || exit 125
 	printf "%s\n" vm.out vm.rc ${PORTS[@]+"${PORTS[@]%%=*}"} >"$TMP/x/vm/ports"
 	(cd "$TMP/x" && find . -print0 | cpio -0 -o -H newc --quiet) >"$TMP/x.cpio" || exit 125
 	cat "$CACHE/$KEY/initrd" "$TMP/x.cpio" >"$TMP/initrd"
@@ -186,6 +190,7 @@ archive() {
 
 KERNEL=$CACHE/$KEY/vmlinuz
 OPTIONS="console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc nowatchdog"
+[ -z "$ROOT" ] || OPTIONS+=" systemd.unit=lab.target"
 
 # ---- or a disk with both: a master boot record, a FAT with a boot loader that a BIOS starts
 
@@ -214,9 +219,10 @@ ARGS=(-device virtio-serial-pci -chardev "file,id=console,path=$LOG" -serial cha
 for p in ${PORTS[@]+"${PORTS[@]}"}; do
 	ARGS+=(-chardev "socket,id=port-${p%%=*},path=${p#*=}" -device "virtserialport,chardev=port-${p%%=*},name=${p%%=*}")
 done
-n=0
+n=0 CACHING=writeback
+[ -z "$ROOT" ] || CACHING=unsafe # only the power of a machine without a root disk is cut
 for d in ${DISKS[@]+"${DISKS[@]}"}; do
-	ARGS+=(-drive "file=$d,format=raw,if=none,id=d$n,cache=writeback,discard=unmap" -device "virtio-blk-pci,drive=d$n")
+	ARGS+=(-drive "file=$d,format=raw,if=none,id=d$n,cache=$CACHING,discard=unmap" -device "virtio-blk-pci,drive=d$n")
 	n=$((n + 1))
 done
 mkfifo "$TMP/out"
