@@ -20,9 +20,8 @@ const (
 	readAhead = 128 << 10
 	readMore  = 4 << 10
 	// drainStep is how long a draining connection waits for another request before it looks
-	// whether it may end; drainLimit is how long a client that goes on sending is answered.
-	drainStep  = 50 * time.Millisecond
-	drainLimit = time.Second
+	// whether it may end.
+	drainStep = 50 * time.Millisecond
 	// lingerTime is how long a client may take to read the last replies once the server has
 	// finished: closing a socket with unread input would take them away.
 	lingerTime = time.Second
@@ -60,7 +59,6 @@ type conn struct {
 
 	counts   counts
 	draining atomic.Bool
-	drainEnd time.Time             // when a client that goes on sending is cut off; set on the first refusal
 	verdict  atomic.Pointer[error] // why the server has cut it off
 	ended    chan struct{}
 

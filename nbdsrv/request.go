@@ -79,7 +79,6 @@ type refusal struct {
 }
 
 var (
-	refuseShutdown = refusal{errShutdown, "the server is shutting down"}
 	refuseCommand  = refusal{errInval, "unknown command"}
 	refuseFlags    = refusal{errInval, "flag not valid for this command"}
 	refusePayload  = refusal{errInval, "payload flag does not fit this command"}

@@ -181,7 +181,7 @@ func tune(nc net.Conn) {
 }
 
 // Shutdown ends the server in order: it closes the listeners, lets requests in flight be answered,
-// answers further ones with ESHUTDOWN, and closes each connection once it has nothing to say. It
+// leaves further ones to whoever serves the client next, and closes each connection once it has nothing to say. It
 // returns nil when no goroutine of the server is left but callers of Serve; the devices are then
 // idle, flushing them is their owner's business. When ctx ends first, the connections are cut and
 // ctx's error is returned; calls that still run inside a device end when the device lets them.

@@ -45,15 +45,10 @@ func TestShutdownAnswersInFlight(t *testing.T) { // 38
 			return err != nil
 		})
 		d.block.Store(false)
-		if modeNames[mode] == "simple" { // Linux would take an error for the medium's; closed sees that no answer comes
-			c.start(req{typ: cmdWrite, payload: []byte("late")})
-			c.start(req{typ: cmdRead, length: 10})
-		}
-		for range 3 * min(mode, 1) {
-			c.must(eshutdown, req{typ: cmdWrite, payload: []byte("late")})
-			c.must(eshutdown, req{typ: cmdRead, length: 10})
-			time.Sleep(60 * time.Millisecond) // longer than one wait of a draining connection
-		}
+		// Linux and qemu would take an error for the medium's; closed sees that no answer comes.
+		c.start(req{typ: cmdWrite, payload: []byte("late")})
+		c.start(req{typ: cmdRead, length: 10})
+		time.Sleep(60 * time.Millisecond) // longer than one wait of a draining connection
 		select {
 		case err := <-done:
 			t.Fatal("Shutdown returned with requests in flight: ", err)

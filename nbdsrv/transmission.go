@@ -1,8 +1,6 @@
 package nbdsrv
 
 import (
-	"time"
-
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 )
 
@@ -57,15 +55,9 @@ func (c *conn) serve(r *request) error {
 	}
 	refused := c.view.check(r)
 	if c.draining.Load() {
-		if c.view.mode == simple {
-			// Linux's driver takes any error for the medium's, and its file system gives up; a request without
-			// an answer it sends again to the server that comes next.
-			return errShuttingDown
-		}
-		refused = refuseShutdown
-		if err := c.drainRequest(); err != nil {
-			return err
-		}
+		// No answer, rather than ESHUTDOWN: Linux's driver and qemu take any error for the medium's, and the file system above gives up.
+		// A request without an answer they send again to the server that comes next.
+		return errShuttingDown
 	}
 	if refused.code != 0 {
 		// The payload first: libnbd takes the answer to what it is still sending for one to nothing, and hangs up.
@@ -100,18 +92,6 @@ func (c *conn) serve(r *request) error {
 		}
 	}
 	c.done(r) // also NBD_CMD_CACHE, which has no effect here
-	return nil
-}
-
-// drainRequest counts against the time that a client which goes on sending is answered.
-func (c *conn) drainRequest() error {
-	now := time.Now()
-	if c.drainEnd.IsZero() {
-		c.drainEnd = now.Add(drainLimit)
-	}
-	if now.After(c.drainEnd) && c.idle() {
-		return errShuttingDown
-	}
 	return nil
 }
 
