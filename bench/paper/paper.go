@@ -174,7 +174,7 @@ func on(e *report.Experiment, l *wan.Link) {
 
 // rigs builds several architectures side by side.
 func (b *bench) rigs(names []string, c rigConfig) (all []*Rig, err error) {
-	c.dir, c.mode = filepath.Join(b.Dir, "rigs"), b.Mode
+	c.dir, c.mode = filepath.Join(b.Dir, "rigs", c.settings), b.Mode
 	for _, name := range names {
 		b.Progress("setting up " + name)
 		r, err := newRig(name, c)
