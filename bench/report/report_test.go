@@ -154,4 +154,30 @@ func TestReaches(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, b.String())
 		}
 	}
+	var verdicts bytes.Buffer
+	if err := Verdicts(&verdicts, []*Experiment{slow, resume}); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(verdicts.String()), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "reached      0.970, wanted at least 0.95") || !strings.HasPrefix(lines[1], "not reached  1.03, wanted at most 1.02") {
+		t.Errorf("the verdicts are\n%s", verdicts.String())
+	}
+}
+
+// TestSectionsOfTheDocument ensures that what was measured in a virtual machine is not among what was measured on the machine itself, and
+// that nothing is shown twice.
+func TestSectionsOfTheDocument(t *testing.T) {
+	inside, outside := &Experiment{Name: "peers/vm-wan", Title: "inside"}, &Experiment{Name: "peers/wan", Title: "outside"}
+	for _, e := range []*Experiment{inside, outside} {
+		e.Add("cawrm", "lag", 0, 1)
+	}
+	var b bytes.Buffer
+	if err := Document(&b, []*Experiment{outside, inside}); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	vm, in, own, out := strings.Index(text, "## Beside DRBD"), strings.Index(text, "### inside"), strings.Index(text, "## Beside other systems"), strings.Index(text, "### outside")
+	if vm < 0 || !(vm < in && in < own && own < out) || strings.Count(text, "### inside") != 1 {
+		t.Errorf("%d %d %d %d in\n%s", vm, in, own, out, text)
+	}
 }

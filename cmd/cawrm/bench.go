@@ -162,7 +162,10 @@ func measured(c *cobra.Command, name, title string, steps []string, run func(con
 			}
 			return fmt.Errorf("bench %s: %w", name, err)
 		}
-		return f.deliver(c, name, title, paper.Caveats(), list)
+		if err := f.deliver(c, name, title, paper.Caveats(), list); err != nil || bool(f.json) {
+			return err
+		}
+		return report.Verdicts(c.OutOrStdout(), list)
 	}
 	f.add(c)
 	modeFlag(c, &mode)
@@ -193,7 +196,7 @@ func newBenchGoals() *cobra.Command {
 		Use:   "goals",
 		Short: "Measure the ratios that this project wants to reach",
 		Long: `Measure the ratios that this project wants to reach and that need no other program, with the machine's own limits (disk,
-socket, memory) beside them. Those against nbdkit and qemu-nbd are measured by make bench-nbd.
+socket, memory) beside them, and say of each whether it is reached. Those against nbdkit and qemu-nbd are measured by make bench-nbd.
 
 The whole takes about half an hour, of which most goes into writing 64 GiB; --quick less than a minute.`,
 		Example: `  cawrm bench goals --quick
