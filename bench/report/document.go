@@ -74,7 +74,8 @@ disks of memory, a veth pair with netem, the same writer on a block device (cawr
 - DRBD is told the line's rate for its synchronisation (its own controller starts at a few hundred KiB a second); md's bitmap has chunks of 1 MiB, and its far
   disk is the first member, without which Linux 6.1 does no write-behind; cawrm's mirror has compress=off, as theirs have no compression.
 - Taken out of service and in again is an operator's command for each (DRBD disconnect and connect, md --fail, --remove and --re-add, cawrm mirror pause
-  and resume). In the outage the line is silent, and nobody is told: it is shorter than the time-outs of all.
+  and resume). DRBD and md themselves call the far disk inconsistent while they resynchronise it, and nobody would use it without a snapshot from before. Looked at
+  were four moments of each system. In the outage the line is silent, and nobody is told: it is shorter than the time-outs of all.
 - A single client that waits for each write cannot ask for 200 a second where one takes longer than 5 ms; its latencies are corrected for what it did not ask.`
 
 const head = `# Benchmarks
