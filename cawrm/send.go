@@ -31,6 +31,8 @@ const fileBytes = 256 << 10
 type Send struct {
 	From, To string // snapshots; From "": all that To holds
 	Resume   Resume // of a reader that has got a part
+	// Progress is told how much is written, 0 to 1; nil: nobody asks.
+	Progress func(part float64)
 }
 
 // Resume says how far a mirror has got with a file: the chunks below Cursor are as of Base. The zero value: not begun.
@@ -75,6 +77,7 @@ func WriteDelta(ctx context.Context, v *aodi.Volume, s Send, w io.Writer) error 
 	if head.From == head.To {
 		return out.Close() // nothing was written between, and a hole can have no birth there
 	}
+	far := farOf(v, s, cut)
 	var b aodi.LogBatch
 	for ctx.Err() == nil {
 		switch err := cut.Next(fileBytes, &b); {
@@ -86,8 +89,27 @@ func WriteDelta(ctx context.Context, v *aodi.Volume, s Send, w io.Writer) error 
 		if err := out.Write(b.Entries, b.Data); err != nil {
 			return err
 		}
+		if s.Progress != nil {
+			s.Progress(far(len(b.Entries)))
+		}
 	}
 	return ctx.Err()
+}
+
+// farOf returns what tells how far a file is after so many more chunks. All of a snapshot is so many chunks; how many of them a
+// later part has is not known before it is gone over.
+func farOf(v *aodi.Volume, s Send, cut *aodi.Cut) func(chunks int) float64 {
+	all := int64(0)
+	if info, err := v.SettledSnapshot(s.To); err == nil && s.From == "" && s.Resume == (Resume{}) {
+		all = info.UsedBytes / format.ChunkSize
+	}
+	done := int64(0)
+	return func(chunks int) float64 {
+		if done += int64(chunks); all > 0 {
+			return min(1, float64(done)/float64(all))
+		}
+		return cut.Progress()
+	}
 }
 
 // deltaHead finds what the file is of.

@@ -2,15 +2,21 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
 	"os"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"cawrm/cawrm"
+	"cawrm/cmd/internal/control"
 	"cawrm/cmd/internal/show"
 )
 
@@ -75,10 +81,65 @@ func (f *controlFlag) send(out io.Writer, args []string, resume string) error {
 	}
 	defer client.Close()
 	meter := show.NewMeter(os.Stderr)
-	err = client.Send(context.Background(), "send", q, meter.Writer(out, "sending"))
+	sent := &sending{w: out, meter: meter}
+	if meter.Shown() {
+		stop := sent.watch(client, volume, q)
+		defer stop()
+	}
+	err = client.Send(context.Background(), "send", q, sent)
 	meter.Close()
 	if err != nil {
 		return fmt.Errorf("send %s: %w", args[len(args)-1], err)
 	}
 	return nil
+}
+
+// sending counts what is written of a file, whose size nobody knows before its end: the daemon tells how far it is.
+type sending struct {
+	w     io.Writer
+	meter *show.Meter
+	done  int64
+	part  atomic.Uint64 // of a float64
+}
+
+// sentEvery is how often the daemon is asked.
+const sentEvery = 300 * time.Millisecond
+
+// watch gives the send an id and asks how far it is until stop is called.
+func (s *sending) watch(client *control.Client, volume string, q url.Values) (stop func()) {
+	ask := control.SentRequest{Volume: volume, ID: rand.Text()}
+	q.Set("id", ask.ID)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for tick := time.NewTicker(sentEvery); ; {
+			select {
+			case <-ctx.Done():
+				tick.Stop()
+				return
+			case <-tick.C:
+			}
+			var state control.SentState
+			if client.Call(ctx, "sent", ask, &state) != nil {
+				continue // an older daemon knows no such command
+			}
+			s.part.Store(math.Float64bits(state.Progress))
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+func (s *sending) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.done += int64(n)
+	s.meter.Step("sending", s.done, expected(s.done, math.Float64frombits(s.part.Load())))
+	return n, err
+}
+
+// expected is the size of a file of which so much is done; 0 before that can be told.
+func expected(done int64, part float64) int64 {
+	if part < 0.01 {
+		return 0
+	}
+	return max(done, int64(float64(done)/part))
 }

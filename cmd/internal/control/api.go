@@ -3,6 +3,7 @@
 //	GET  /v1/status     Status: every volume with its mirrors
 //	POST /v1/COMMAND    a command's own request and answer, which the daemon registers by name (Server.Handle):
 //	  mirror            MirrorRequest: add, remove, pause, resume or set a mirror
+//	  sent              SentRequest: ask how far a send is
 //	  verify            VerifyRequest: compare a mirror with its source, and ask how far that is
 //	  gc                GCRequest: clean a volume, and ask how far that is
 //	  resize            ResizeRequest: another size, or another bound of the container; Resized
@@ -12,7 +13,7 @@
 //	  plan              PlanRequest; what cawrm plan --json prints
 //	  reload            read the configuration again; Changed
 //	  receive           ?volume=: the request is a delta file; Received
-//	GET  /v1/send       ?volume=&to=&from=&resume=: the answer is a delta file; trailer Cawrm-Error says why one broke off
+//	GET  /v1/send       ?volume=&to=&from=&resume=&id=: the answer is a delta file; trailer Cawrm-Error says why one broke off
 //
 // An answer that is not 200 holds {"error": "..."}, one line for people. Who may open the socket may do
 // everything; its mode is 0600. Keys are only ever added, so an older client reads a newer daemon.
@@ -256,6 +257,17 @@ type Clone struct {
 	Name string `json:"name"`
 	Of   string `json:"of"`   // NAME@SNAP
 	Path string `json:"path"` // of its container
+}
+
+// SentRequest asks how far a send is: the one whose request had this id. The answer is a SentState.
+type SentRequest struct {
+	Volume string `json:"volume"`
+	ID     string `json:"id"`
+}
+
+// SentState is how far it is; 0 also when there is none by that id.
+type SentState struct {
+	Progress float64 `json:"progress"` // of what the volume is gone over for, 0 to 1
 }
 
 // VerifyRequest begins, watches or ends the comparison of a mirror with its source. The answer is a VerifyState.

@@ -152,6 +152,7 @@ func (d *daemon) prepare() error {
 	d.control.Handle("plan", control.Command(d.plan))
 	d.control.Handle("reload", control.Command(d.reloadNow))
 	d.control.HandleSend("send", d.sendFile)
+	d.control.Handle("sent", control.Command(d.sentFile))
 	d.control.HandleReceive("receive", d.receiveFile)
 	if err := d.prepareWatching(); err != nil {
 		return err

@@ -17,6 +17,7 @@ type files struct {
 	ended   bool
 	last    int
 	running map[int]context.CancelFunc
+	sent    map[string]float64 // how far those are that have an id
 	wg      sync.WaitGroup
 
 	receiving sync.Mutex // one at a time
@@ -88,12 +89,42 @@ func (d *daemon) sendFile(ctx context.Context, q url.Values, w io.Writer) error 
 			return err
 		}
 	}
+	if id := q.Get("id"); id != "" {
+		what.Progress = func(part float64) { v.files.tell(id, part) }
+		defer v.files.forget(id)
+	}
 	d.log.Info("sending a file", "volume", v.cfg.Name, "from", what.From, "to", what.To)
 	if err := cawrm.WriteDelta(ctx, v.volume, what, w); err != nil {
 		d.log.Warn("a file was not sent", "volume", v.cfg.Name, "reason", err)
 		return err
 	}
 	return nil
+}
+
+// sentFile is the command sent.
+func (d *daemon) sentFile(_ context.Context, q control.SentRequest) (any, error) {
+	v, err := d.find(q.Volume)
+	if err != nil {
+		return nil, err
+	}
+	v.files.mu.Lock()
+	defer v.files.mu.Unlock()
+	return control.SentState{Progress: v.files.sent[q.ID]}, nil
+}
+
+func (f *files) tell(id string, part float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sent == nil {
+		f.sent = map[string]float64{}
+	}
+	f.sent[id] = part
+}
+
+func (f *files) forget(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.sent, id)
 }
 
 // receiveFile is the command receive.

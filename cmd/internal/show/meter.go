@@ -119,28 +119,15 @@ func (p *Meter) Reader(r io.Reader, stage string, total int64) io.Reader {
 	return &counted{p: p, stage: stage, total: total, r: r}
 }
 
-// Writer counts what is written.
-func (p *Meter) Writer(w io.Writer, stage string) io.Writer {
-	return &counted{p: p, stage: stage, w: w}
-}
-
 type counted struct {
 	p           *Meter
 	stage       string
 	done, total int64
 	r           io.Reader
-	w           io.Writer
 }
 
 func (c *counted) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
-	c.done += int64(n)
-	c.p.Step(c.stage, c.done, c.total)
-	return n, err
-}
-
-func (c *counted) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
 	c.done += int64(n)
 	c.p.Step(c.stage, c.done, c.total)
 	return n, err
