@@ -77,7 +77,7 @@ func WriteDelta(ctx context.Context, v *aodi.Volume, s Send, w io.Writer) error 
 	if head.From == head.To {
 		return out.Close() // nothing was written between, and a hole can have no birth there
 	}
-	far := farOf(v, s, cut)
+	tell := s.teller(v, cut)
 	var b aodi.LogBatch
 	for ctx.Err() == nil {
 		switch err := cut.Next(fileBytes, &b); {
@@ -89,26 +89,28 @@ func WriteDelta(ctx context.Context, v *aodi.Volume, s Send, w io.Writer) error 
 		if err := out.Write(b.Entries, b.Data); err != nil {
 			return err
 		}
-		if s.Progress != nil {
-			s.Progress(far(len(b.Entries)))
-		}
+		tell(len(b.Entries))
 	}
 	return ctx.Err()
 }
 
-// farOf returns what tells how far a file is after so many more chunks. All of a snapshot is so many chunks; how many of them a
-// later part has is not known before it is gone over.
-func farOf(v *aodi.Volume, s Send, cut *aodi.Cut) func(chunks int) float64 {
+// teller returns what is told of each so many chunks that were written. All of a snapshot is so many chunks; how many of them a later part
+// has is not known before it is gone over.
+func (s *Send) teller(v *aodi.Volume, cut *aodi.Cut) func(chunks int) {
+	if s.Progress == nil {
+		return func(int) {}
+	}
 	all := int64(0)
 	if info, err := v.SettledSnapshot(s.To); err == nil && s.From == "" && s.Resume == (Resume{}) {
 		all = info.UsedBytes / format.ChunkSize
 	}
 	done := int64(0)
-	return func(chunks int) float64 {
+	return func(chunks int) {
 		if done += int64(chunks); all > 0 {
-			return min(1, float64(done)/float64(all))
+			s.Progress(min(1, float64(done)/float64(all)))
+		} else {
+			s.Progress(cut.Progress())
 		}
-		return cut.Progress()
 	}
 }
 
