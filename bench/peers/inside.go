@@ -108,10 +108,10 @@ func (t *stay) run(ctx context.Context) error {
 	if err := t.c.fill(volumeSize); err != nil {
 		return err
 	}
-	if err := t.calm(ctx, "without a mirror"); err != nil {
+	if err := t.calm(ctx, "without a mirror", t.Seconds); err != nil {
 		return err
 	}
-	alone, err := t.writer("without a mirror")
+	alone, err := t.writer("without a mirror", t.Seconds)
 	if err != nil {
 		return err
 	}
@@ -124,10 +124,11 @@ func (t *stay) run(ctx context.Context) error {
 	}
 	t.doing("writer with a mirror")
 	with, err := t.scripted(ctx, func() (float64, error) {
-		if err := t.calm(ctx, "with a mirror"); err != nil {
+		long := max(t.Seconds, t.Line.Repeat) // the script goes round once
+		if err := t.calm(ctx, "with a mirror", long); err != nil {
 			return 0, err
 		}
-		return t.writer("with a mirror")
+		return t.writer("with a mirror", long)
 	})
 	if err != nil {
 		return err
@@ -180,8 +181,8 @@ func (t *stay) bare() (float64, error) {
 	return iops, nil
 }
 
-func (t *stay) writer(when string) (float64, error) {
-	iops, h, err := t.c.closed(depth, t.Seconds)
+func (t *stay) writer(when string, long time.Duration) (float64, error) {
+	iops, h, err := t.c.closed(depth, long)
 	if err != nil {
 		return 0, err
 	}
@@ -191,8 +192,8 @@ func (t *stay) writer(when string) (float64, error) {
 }
 
 // calm is the latency of a writer that does not ask for much.
-func (t *stay) calm(ctx context.Context, when string) error {
-	ctx, stop := context.WithTimeout(ctx, t.Seconds)
+func (t *stay) calm(ctx context.Context, when string, long time.Duration) error {
+	ctx, stop := context.WithTimeout(ctx, long)
 	defer stop()
 	h, err := t.c.paced(ctx, pace)
 	if err == nil {
