@@ -58,6 +58,8 @@ func init() {
 		{"rollback", 12, (*world).opRollback},
 		{"receive", 16, (*world).opReceive},
 		{"clone", 40, (*world).opClone},
+		{"write beside a checkpoint", 25, (*world).opWriteBeside},
+		{"snapshot in need", 15, (*world).opSnapshotInNeed},
 	}
 }
 
