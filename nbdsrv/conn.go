@@ -20,8 +20,9 @@ const (
 	readAhead = 128 << 10
 	readMore  = 4 << 10
 	// drainStep is how long a draining connection waits for another request before it looks
-	// whether it may end.
-	drainStep = 50 * time.Millisecond
+	// whether it may end; drainServe is how long it serves what still comes, which was on its way.
+	drainStep  = 50 * time.Millisecond
+	drainServe = 200 * time.Millisecond
 	// lingerTime is how long a client may take to read the last replies once the server has
 	// finished: closing a socket with unread input would take them away.
 	lingerTime = time.Second
@@ -59,6 +60,7 @@ type conn struct {
 
 	counts   counts
 	draining atomic.Bool
+	drainEnd atomic.Int64          // in Unix nanoseconds: requests that come later are not served
 	verdict  atomic.Pointer[error] // why the server has cut it off
 	ended    chan struct{}
 
@@ -160,6 +162,7 @@ func (c *conn) linger() {
 
 // drain asks the connection to end. Any goroutine may call it.
 func (c *conn) drain() {
+	c.drainEnd.Store(time.Now().Add(drainServe).UnixNano())
 	c.draining.Store(true)
 	_ = c.raw.SetReadDeadline(time.Now().Add(drainStep))
 }

@@ -180,8 +180,8 @@ func tune(nc net.Conn) {
 	}
 }
 
-// Shutdown ends the server in order: it closes the listeners, lets requests in flight be answered,
-// leaves further ones to whoever serves the client next, and closes each connection once it has nothing to say. It
+// Shutdown ends the server in order: it closes the listeners, lets requests in flight be answered, also those that were on their
+// way, leaves further ones to whoever serves the client next, and closes each connection once it has nothing to say. It
 // returns nil when no goroutine of the server is left but callers of Serve; the devices are then
 // idle, flushing them is their owner's business. When ctx ends first, the connections are cut and
 // ctx's error is returned; calls that still run inside a device end when the device lets them.

@@ -45,6 +45,8 @@ func TestShutdownAnswersInFlight(t *testing.T) { // 38
 			return err != nil
 		})
 		d.block.Store(false)
+		onItsWay := c.start(req{typ: cmdWrite, off: 2 * mib, payload: []byte("on its way")})
+		time.Sleep(300 * time.Millisecond) // longer than a draining connection is served
 		// Linux and qemu would take an error for the medium's; closed sees that no answer comes.
 		c.start(req{typ: cmdWrite, payload: []byte("late")})
 		c.start(req{typ: cmdRead, length: 10})
@@ -55,7 +57,7 @@ func TestShutdownAnswersInFlight(t *testing.T) { // 38
 		default:
 		}
 		open()
-		for _, k := range []uint64{w, r, f} {
+		for _, k := range []uint64{w, r, f, onItsWay} {
 			if x := c.wait(k); x.err != 0 {
 				t.Fatalf("%+v", x.req)
 			}

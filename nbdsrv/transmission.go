@@ -1,6 +1,8 @@
 package nbdsrv
 
 import (
+	"time"
+
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 )
 
@@ -54,7 +56,7 @@ func (c *conn) serve(r *request) error {
 		return errTooLarge
 	}
 	refused := c.view.check(r)
-	if c.draining.Load() {
+	if c.draining.Load() && time.Now().UnixNano() > c.drainEnd.Load() {
 		// No answer, rather than ESHUTDOWN: Linux's driver and qemu take any error for the medium's, and the file system above gives up.
 		// A request without an answer they send again to the server that comes next.
 		return errShuttingDown
