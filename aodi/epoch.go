@@ -3,6 +3,7 @@ package aodi
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"cawrm/aodi/format"
@@ -47,7 +48,7 @@ func (v *Volume) setIdentity(volume format.UUID, size int64, lineage []format.Li
 		return fmt.Errorf("%s: not an empty mirror: %w", v.d.Name(), syscall.EINVAL)
 	}
 	v.volume, v.hasIdentity = volume, true
-	v.catalog.Lineage = append([]format.Lineage(nil), lineage...)
+	v.setLineageLocked(slices.Clone(lineage), nil)
 	v.main.tree.height = heightFor(uint64(size/chunkSize), format.RefsPerPage)
 	v.size.Store(size)
 	return nil
@@ -58,7 +59,8 @@ func (v *Volume) clearIdentity() {
 	defer v.mu.Unlock()
 	v.mapMu.Lock()
 	defer v.mapMu.Unlock()
-	v.volume, v.hasIdentity, v.catalog.Lineage = format.UUID{}, false, nil
+	v.volume, v.hasIdentity = format.UUID{}, false
+	v.setLineageLocked(nil, nil)
 	v.main.tree.height = 1
 	v.size.Store(0)
 }

@@ -214,7 +214,7 @@ func (v *Volume) branch() error {
 		for len(own) > 1 && own[len(own)-1].Start >= link.Start {
 			own = own[:len(own)-1] // of a source that it was going to follow, and has nothing of
 		}
-		v.catalog.Lineage, v.catalog.Next = append(slices.Clone(own), link), nil
+		v.setLineageLocked(append(slices.Clone(own), link), nil)
 		v.mirror.Store(false)
 		v.yields.Store(false)
 	}); err != nil {
@@ -334,7 +334,7 @@ func (v *Volume) Follow(lineage []format.Lineage, diverged, keep bool, tail stri
 		return kept, nil
 	}
 	// With the checkpoint and not before: if there is no space for it, the next session must not find that all is done.
-	if err := v.checkpointWith(0, func() { c.Lineage, c.Next = slices.Clone(own), slices.Clone(next) }); err != nil {
+	if err := v.checkpointWith(0, func() { v.setLineageLocked(slices.Clone(own), slices.Clone(next)) }); err != nil {
 		return kept, err
 	}
 	return kept, v.forgetDropped()
@@ -364,6 +364,14 @@ func (v *Volume) ComingLineage() []format.Lineage {
 	return slices.Clone(v.catalog.Lineage)
 }
 
+// setLineageLocked changes the lineage, and that of the source whose jump epoch is under way.
+func (v *Volume) setLineageLocked(own, next []format.Lineage) {
+	if !slices.Equal(v.catalog.Lineage, own) {
+		v.turn++
+	}
+	v.catalog.Lineage, v.catalog.Next = own, next
+}
+
 // leaveBranchLocked is called when a jump epoch takes the place of what the mirror held. Snapshots of the branch are marked: the other
 // may have used the same positions, if both heads were promoted from one.
 func (v *Volume) leaveBranchLocked() {
@@ -372,7 +380,7 @@ func (v *Volume) leaveBranchLocked() {
 		for _, s := range v.snaps {
 			s.astray = s.astray || s.position > fork
 		}
-		v.catalog.Lineage, v.catalog.Next = v.catalog.Next, nil
+		v.setLineageLocked(v.catalog.Next, nil)
 		v.yields.Store(false)
 	}
 }

@@ -166,6 +166,7 @@ type Volume struct {
 	jumpEnd         Position      // of the jump epoch that is being staged, 0 when none is; guarded by mu
 	held            bool          // writes wait: the role changes, or is about to; guarded by mu
 	leftover        bool          // a rollback could not be given up yet: no write is taken; guarded by mu
+	turn            uint64        // Info's; guarded by mapMu
 	dropped         bool          // a coming map was given up, and the newest checkpoint may have it still; guarded by mapMu
 	highest         Position      // beyond all that was ever staged in this life; guarded by mu
 	openedAt        Position      // end_ptr when it was opened
@@ -306,6 +307,7 @@ type Info struct {
 	HasIdentity       bool // false only for an empty mirror that no source has reached yet
 	Size              int64
 	Lineage           []format.Lineage
+	Turn              uint64 // how often the lineage has changed in this life: one that is back is not the same history
 	Base              string // of a clone: the snapshot that it is made of
 }
 
@@ -314,7 +316,7 @@ func (v *Volume) Info() Info {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	i := Info{Container: v.super.Container, Volume: v.volume, Role: v.Role(), HasIdentity: v.hasIdentity,
-		Size: v.Size(), Lineage: append([]format.Lineage(nil), v.catalog.Lineage...)}
+		Size: v.Size(), Lineage: append([]format.Lineage(nil), v.catalog.Lineage...), Turn: v.turn}
 	if v.base != nil {
 		i.Base = v.base.name
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"cawrm/aodi"
-	"cawrm/aodi/format"
 	"cawrm/cawrm/wire"
 )
 
@@ -14,33 +13,33 @@ import (
 const offered = wire.CapSnapshots | wire.CapCheck | wire.CapContainer
 
 // handshake says HELLO, hears where the mirror stands, checks that it can be this volume's, and returns from where
-// to go on. What is wrong is told to the peer too.
-func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, told []format.Lineage, err error) {
+// to go on, and the turn of the lineage that it has said. What is wrong is told to the peer too.
+func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, turn uint64, err error) {
 	info := m.v.Info()
 	if !info.HasIdentity {
-		return from, nil, errNoSource
+		return from, 0, errNoSource
 	}
 	_, durable := m.v.Pointers()
 	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Capabilities: offered, Volume: info.Volume,
 		Container: info.Container, Size: info.Size, DurablePtr: durable, Name: m.target.Name, Lineage: info.Lineage})
 	if err != nil {
-		return from, nil, fmt.Errorf("%w: %w", errLocal, err)
+		return from, 0, fmt.Errorf("%w: %w", errLocal, err)
 	}
 	if err := l.say(hello, m.cfg.ReadTimeout); err != nil {
-		return from, nil, err
+		return from, 0, err
 	}
 	from, err = m.welcome(r, info)
 	var refused *refusal
 	switch {
 	case err == errFollow, err == errAgain:
-		return from, nil, err
+		return from, 0, err
 	case errors.As(err, &refused) && !errors.Is(err, errTold):
 		l.refuse(wire.AppendRefuse(nil, refused.code, refused.text))
-		return from, nil, err
+		return from, 0, err
 	case err != nil:
-		return from, nil, fmt.Errorf("%s: %w", m.target.Addr, err)
+		return from, 0, fmt.Errorf("%s: %w", m.target.Addr, err)
 	}
-	return from, info.Lineage, l.say(wire.AppendBeat(nil), m.cfg.ReadTimeout)
+	return from, info.Turn, l.say(wire.AppendBeat(nil), m.cfg.ReadTimeout)
 }
 
 // errTold marks a refusal that came from the other side.

@@ -194,7 +194,7 @@ func (s *looseShipment) run() (progress bool, err error) {
 		return false, err
 	}
 	m.setLoose(func(l *loose) { *l = state; l.steady = state.filled && at >= state.sent })
-	ship := &shipment{m: m, log: log, told: m.v.Info().Lineage, first: true, loose: true, logged: m.markBytes(), behind: !state.filled,
+	ship := &shipment{m: m, log: log, turn: m.v.Info().Turn, first: true, loose: true, logged: m.markBytes(), behind: !state.filled,
 		from: aodi.CutFrom{Position: at, Got: slices.Clone(state.got), Fresh: !state.filled && state.got == nil}}
 	defer func() { ship.closeCut(); ship.log.Close() }()
 	var buffers [looseBuffers]epoch

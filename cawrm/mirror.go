@@ -353,7 +353,7 @@ func (m *Mirror) session(ctx context.Context) (progress bool, err error) {
 
 // run is a session over a connection that is there.
 func (m *Mirror) run(ctx context.Context, l *link, r *wire.Reader) (progress bool, err error) {
-	from, told, err := m.handshake(l, r)
+	from, turn, err := m.handshake(l, r)
 	if err == errFollow {
 		return true, m.follow(l, r)
 	}
@@ -368,7 +368,7 @@ func (m *Mirror) run(ctx context.Context, l *link, r *wire.Reader) (progress boo
 		log.Close()
 		return false, err
 	}
-	return m.ship(ctx, l, r, log, from, told)
+	return m.ship(ctx, l, r, log, from, turn)
 }
 
 func (m *Mirror) connect(ctx context.Context) (*link, error) {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"cawrm/aodi"
-	"cawrm/aodi/format"
 	"cawrm/cawrm/wire"
 )
 
@@ -45,7 +44,7 @@ type shipment struct {
 	log   *aodi.LogReader
 	from  aodi.CutFrom // where the mirror stood when the link came up
 	read  chan *epoch
-	told  []format.Lineage // the lineage that HELLO has said
+	turn  uint64 // of the lineage that HELLO has said
 	out   chan *epoch
 	acked chan struct{} // an acknowledgement has made room in the window
 	word  chan []byte   // a frame for runSend to say
@@ -73,10 +72,10 @@ type shipment struct {
 }
 
 // ship ships until the link ends or this side can go on no more.
-func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.LogReader, from aodi.CutFrom, told []format.Lineage) (progress bool, err error) {
+func (m *Mirror) ship(ctx context.Context, l *link, r *wire.Reader, log *aodi.LogReader, from aodi.CutFrom, turn uint64) (progress bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &shipment{m: m, l: l, log: log, from: from, told: told, first: true, logged: m.markBytes(), free: make(chan *epoch, epochAhead), read: make(chan *epoch), out: make(chan *epoch),
+	s := &shipment{m: m, l: l, log: log, from: from, turn: turn, first: true, logged: m.markBytes(), free: make(chan *epoch, epochAhead), read: make(chan *epoch), out: make(chan *epoch),
 		acked: make(chan struct{}, 1), word: make(chan []byte), moved: make(chan struct{}, 1), kept: make(chan wire.Kept, 1),
 		behind: true, carries: m.taken&wire.CapSnapshots != 0}
 	for range epochAhead {
@@ -221,7 +220,7 @@ func (s *shipment) readEpoch(ctx context.Context, ep *epoch) error {
 		if b.First < at || b.End <= b.First || b.End > durable { // I1
 			return fmt.Errorf("the log gave records [%d, %d) from %d on with durable_ptr %d", b.First, b.End, at, durable)
 		}
-		if err := s.sameHistory(b.End); err != nil {
+		if err := s.sameHistory(); err != nil {
 			return err
 		}
 		s.first, s.logged = false, s.logged+int64(len(b.Data))
@@ -274,13 +273,11 @@ func (s *shipment) readCheck(at aodi.Position, stop *aodi.SnapshotInfo, ep *epoc
 	return true, err
 }
 
-// sameHistory refuses to ship up to end records of a link of the lineage that began after HELLO: the mirror must know it first.
-func (s *shipment) sameHistory(end aodi.Position) error {
-	now := s.m.v.Info().Lineage
-	for i, l := range now {
-		if (i >= len(s.told) || s.told[i] != l) && end > l.Start {
-			return errAgain
-		}
+// sameHistory refuses to ship what was read if the lineage has changed since HELLO: the mirror must know it first. Also when it is
+// the same again: a mirror that follows one source, another one and the first again has had records of both in between.
+func (s *shipment) sameHistory() error {
+	if s.m.v.Info().Turn != s.turn {
+		return errAgain
 	}
 	return nil
 }
@@ -317,7 +314,7 @@ func (s *shipment) openCut(at aodi.Position, stop *aodi.SnapshotInfo) error {
 	if err != nil {
 		return fmt.Errorf("open a cut for the records from %d on: %w", at, err)
 	}
-	if err := s.sameHistory(cut.End); err != nil {
+	if err := s.sameHistory(); err != nil {
 		cut.Close()
 		return err
 	}
