@@ -75,7 +75,8 @@ func (n *node) cramped() bool {
 		live += w.model.mapped(s.Position) + pages()
 	}
 	const heads = 5
-	reserved := s.Keep + s.Low + heads
+	leaves := min(w.model.size()/chunkSize/format.RefsPerPage, w.model.mapped(w.model.end)) + 1 // who writes may come to one more with each chunk
+	reserved := s.Keep + s.Low + heads + uint64(3*leaves)/uint64(s.SegmentChunks)
 	return live > int64(s.Limit-min(s.Limit, reserved))*int64(s.SegmentChunks)*3/4
 }
 
