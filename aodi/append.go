@@ -203,8 +203,9 @@ func (v *Volume) endBatchLocked(commit bool) (write, bool) {
 		v.ckpt.request()
 	}
 	v.ticket++
+	// Not the header's end: a part of a jump epoch says where that leads, and who takes its place has records below it.
 	return write{batch: b, buf: b.buf[:int(b.hdr.Chunks())*format.ChunkSize],
-		off: int64(b.phys) * format.ChunkSize, ticket: v.ticket, end: b.hdr.End}, true
+		off: int64(b.phys) * format.ChunkSize, ticket: v.ticket, end: v.logEnd}, true
 }
 
 // nextSegmentLocked seals the head's segment and moves the head on. It reports that it waited, with mu released,

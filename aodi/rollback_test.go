@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -246,6 +247,9 @@ func rollbackWithoutSpace(t *testing.T, seed uint64) (refused int) {
 			}
 		} else {
 			k.now[0] = 1
+			if end, durable := k.v.Pointers(); durable >= end {
+				t.Fatalf("durable_ptr is %d of %d right after a write that nobody has flushed", durable, end)
+			}
 		}
 		arm(false)
 		if w, err := k.v.OpenView("before"); err == nil { // what is tried again gives up what was left, before anything else
@@ -279,4 +283,53 @@ func rollbackWithoutSpace(t *testing.T, seed uint64) (refused int) {
 		d.Free()
 	}
 	return refused
+}
+
+// TestDurablePtrAfterAFailedRollback ensures that what a rollback that failed has put into the log does not make the records durable
+// that take its place: a mirror would get them, and a crash could take them here.
+func TestDurablePtrAfterAFailedRollback(t *testing.T) {
+	failed := 0
+	for at, ended := 0, false; !ended; at++ {
+		d := disk.NewMemory(1 << 30)
+		create(t, d, 1200*chunk, 32)
+		k := newKept(t, newRand(1), 1200)
+		k.v = open(t, d, quiet)
+		for i := range int64(100) {
+			k.must(k.v.WriteAt(stamped(uint64(i)), i*11*chunk, false))
+		}
+		_, err := k.v.CreateSnapshot("then")
+		k.must(err)
+		for i := range int64(100) {
+			k.must(k.v.WriteAt(stamped(uint64(1000+i)), i*11*chunk, false))
+		}
+		k.must(k.v.Close())
+		var left atomic.Int64
+		left.Store(1 << 40)
+		k.v = open(t, &disk.Faulty{Disk: d, Rule: func(op disk.Op, _ int64, _ int) error {
+			if op == disk.OpRead && left.Add(-1) == 0 {
+				return syscall.EIO
+			}
+			return nil
+		}}, quiet)
+		then, err := k.v.OpenView("then")
+		k.must(err)
+		left.Store(int64(at + 1))
+		err = k.v.Rollback(then, "before")
+		then.Close()
+		ended = left.Load() > 0
+		left.Store(1 << 40)
+		if err != nil && k.v.Status().Failed == nil {
+			failed++
+			k.must(k.v.WriteAt(stamped(1), 0, false))
+			if end, durable := k.v.Pointers(); durable >= end {
+				t.Errorf("read %d: durable_ptr is %d of %d right after a write that nobody has flushed", at, durable, end)
+			}
+		}
+		_ = k.v.Close()
+		check(t, d)
+		d.Free()
+	}
+	if failed == 0 {
+		t.Error("no rollback has failed")
+	}
 }
