@@ -20,7 +20,7 @@ const (
 	readAhead = 128 << 10
 	readMore  = 4 << 10
 	// drainStep is how long a draining connection waits for another request before it looks
-	// whether it may end; drainServe is how long it serves what still comes, which was on its way.
+	// whether it may end; drainServe is how long at most it serves what still comes, which was on its way.
 	drainStep  = 50 * time.Millisecond
 	drainServe = 200 * time.Millisecond
 	// lingerTime is how long a client may take to read the last replies once the server has

@@ -225,7 +225,7 @@ func (t *stay) initial(ctx context.Context) error {
 	if err := t.s.mirror(ctx); err != nil {
 		return err
 	}
-	if err := t.await(ctx, t.s.synced); err != nil {
+	if err := await(ctx, 50*time.Millisecond, t.s.synced); err != nil {
 		return err
 	}
 	t.add("initial synchronisation, s", time.Since(start).Seconds())
@@ -238,21 +238,6 @@ func (t *stay) initial(ctx context.Context) error {
 	return t.reopen()
 }
 
-// await asks until it is so.
-func (t *stay) await(ctx context.Context, so func(context.Context) (bool, error)) error {
-	for {
-		done, err := so(ctx)
-		if done || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waited for the mirror: %w", ctx.Err())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
 // wait waits until the far site has what the volume has, where it is written to: the same for all systems, whatever they say of
 // themselves. The writer must rest.
 func (t *stay) wait(ctx context.Context) error {
@@ -260,7 +245,7 @@ func (t *stay) wait(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return t.await(ctx, func(ctx context.Context) (bool, error) {
+	return await(ctx, 50*time.Millisecond, func(ctx context.Context) (bool, error) {
 		held, err := t.numbers(t.s.look(ctx))
 		return slices.Equal(want, held), err
 	})
@@ -313,7 +298,7 @@ func (t *stay) outage(ctx context.Context) error {
 
 // behind takes the mirror out of service and writes, one write at a time. It returns the state before, and the chunks written.
 func (t *stay) behind(ctx context.Context) (before state, dirty int, err error) {
-	if err := t.await(ctx, t.s.synced); err != nil {
+	if err := await(ctx, 50*time.Millisecond, t.s.synced); err != nil {
 		return state{}, 0, err
 	}
 	shown, err := t.numbers(t.s.open())
@@ -350,7 +335,7 @@ func (t *stay) resume(ctx context.Context) error {
 		return err
 	}
 	took := time.Since(start)
-	if err := t.await(ctx, t.s.synced); err != nil { // the bytes are all that it sends
+	if err := await(ctx, 50*time.Millisecond, t.s.synced); err != nil { // the bytes are all that it sends
 		return err
 	}
 	t.add("resume: s until the mirror has everything", took.Seconds())

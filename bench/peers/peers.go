@@ -233,16 +233,19 @@ func (t *trial) initial(ctx context.Context) error {
 }
 
 // wait waits until the mirror has everything.
-func (t *trial) wait(ctx context.Context) error {
+func (t *trial) wait(ctx context.Context) error { return await(ctx, 10*time.Millisecond, t.s.synced) }
+
+// await asks every so often until it is so.
+func await(ctx context.Context, every time.Duration, so func(context.Context) (bool, error)) error {
 	for {
-		done, err := t.s.synced(ctx)
+		done, err := so(ctx)
 		if done || err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waited for the mirror: %w", ctx.Err())
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(every):
 		}
 	}
 }
