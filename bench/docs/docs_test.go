@@ -2,139 +2,105 @@
 package docs
 
 import (
-	"bytes"
-	"context"
-	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"cawrm/bench/internal/build"
 )
 
-// block is one fence of a page.
-type block struct {
-	language, host string
-	line           int
-	text           string
-}
-
-var fence = regexp.MustCompile("^```([a-z]*) ?([a-z]*)$")
-
-func blocks(t *testing.T, page string) (all []block) {
-	t.Helper()
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b *block
-	for i, line := range strings.Split(string(text), "\n") {
-		m := fence.FindStringSubmatch(line)
-		switch {
-		case b != nil && line == "```":
-			all, b = append(all, *b), nil
-		case b != nil:
-			b.text += line + "\n"
-		case m != nil:
-			b = &block{language: m[1], host: m[2], line: i + 1}
-		}
-	}
-	return all
-}
-
-// prologue gives each host a folder with a daemon of its own; scp copies to the other host's folder.
-const prologue = `set -eu
-ip link set lo up 2>/dev/null && ip addr add 10.0.0.1/32 dev lo && ip addr add 10.0.0.2/32 dev lo
-trap 'jobs -p | xargs -r kill -9 2>/dev/null; wait' EXIT
-top=$PWD
-on() { mkdir -p "$top/$1"; cd "$top/$1"; export CAWRM_CONTROL=unix:$PWD/control.sock; }
-scp() { local to=${!#}; cp "${@:1:$#-1}" "$top/${to%%:*}/"; }
-`
-
-// script is a page as one script of bash.
-func script(page string, all []block) string {
-	var b strings.Builder
-	b.WriteString(prologue)
-	for _, x := range all {
-		if x.host != "" {
-			fmt.Fprintf(&b, "mkdir -p \"$top/%s\"\n", x.host)
-		}
-	}
-	for _, x := range all {
-		if x.language != "sh" {
-			continue
-		}
-		host := x.host
-		if host == "" {
-			host = "host"
-		}
-		fmt.Fprintf(&b, "on %s\necho '== %s:%d' >&2\nset -x\n", host, filepath.Base(page), x.line)
-		b.WriteString(x.text + "{ set +x; } 2>/dev/null\n")
-	}
-	return b.String()
-}
-
-// TestDocs runs every block of commands of every page, as somebody who reads it would.
+// TestDocs runs every block of commands of every page, as somebody who reads it would: each host's in a shell of its own.
 func TestDocs(t *testing.T) {
-	for _, tool := range []string{"nbdcopy", "bash", "openssl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is missing", tool)
-		}
-	}
-	if os.Getuid() != 0 {
-		t.Skip("it needs root for a network of its own")
-	}
-	bin, err := build.Binary(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := program(t)
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil || len(pages) == 0 {
 		t.Fatal(pages, err)
 	}
 	for _, page := range pages {
-		all := blocks(t, page)
-		if filepath.Base(page) == "reference.md" { // examples of help texts, each for itself
+		if filepath.Base(page) == "reference.md" { // help texts: their examples are read by a test of cmd/cawrm
 			continue
 		}
-		for _, x := range all {
-			switch x.language {
-			case "sh", "console", "toml", "text", "":
-			default:
-				t.Errorf("%s:%d: a block of %s is not run", page, x.line, x.language)
-			}
-		}
+		all := blocks(t, page)
+		checkLanguages(t, page, all)
 		t.Run(filepath.Base(page), func(t *testing.T) {
 			t.Parallel()
-			run(t, bin, page, all)
+			play(t, bin, all)
 		})
 	}
 }
 
-func run(t *testing.T, bin, page string, all []block) {
-	dir, err := os.MkdirTemp("", "cd") // short: a socket's path has 107 bytes
+// TestReadme runs the commands of the README. Each of its sections stands for itself, so it begins with what testdata/readme.md
+// has under the same heading.
+func TestReadme(t *testing.T) {
+	const page, before = "../../README.md", "testdata/readme.md"
+	bin := program(t)
+	text, all := sections(blocks(t, page)), sections(blocks(t, before))
+	checkLanguages(t, page, blocks(t, page))
+	for heading := range all {
+		if _, ok := text[heading]; !ok {
+			t.Errorf("%s: the README has no section %q with commands", before, heading)
+		}
+	}
+	for heading, list := range text {
+		t.Run(heading, func(t *testing.T) {
+			t.Parallel()
+			play(t, bin, append(slices.Clone(all[heading]), list...))
+		})
+	}
+}
+
+// TestOtherPages: what has commands is one of the pages that are run.
+func TestOtherPages(t *testing.T) {
+	pages, err := filepath.Glob("../../*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Second)
-	defer cancel()
-	c := exec.CommandContext(ctx, "unshare", "--net", "bash", "-c", script(page, all))
-	c.Dir = dir
-	c.Env = append(os.Environ(), "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"), "HOME="+dir)
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
-	c.WaitDelay = 5 * time.Second
-	var out bytes.Buffer
-	c.Stdout, c.Stderr = &out, &out
-	if err := c.Run(); err != nil {
-		t.Errorf("%v\n%s", err, out.String())
+	for _, page := range pages {
+		if filepath.Base(page) == "README.md" {
+			continue
+		}
+		for _, b := range blocks(t, page) {
+			if commands(b) != "" || strings.HasPrefix(b.text, "$ ") {
+				t.Errorf("%s:%d: nobody runs these commands", page, b.line)
+			}
+		}
+	}
+}
+
+func program(t *testing.T) string {
+	t.Helper()
+	for _, tool := range []string{"nbdcopy", "nbdinfo", "bash", "openssl", "unshare", "nsenter", "ip"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("SKIPPED: %s is missing", tool)
+		}
+	}
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: it needs root for networks of its own")
+	}
+	bin, err := build.Binary(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+func checkLanguages(t *testing.T, page string, all []block) {
+	t.Helper()
+	for _, b := range all {
+		switch {
+		case b.language == "sh" || b.language == "toml" || b.language == "console":
+		case b.language == "text" || b.language == "":
+			if strings.HasPrefix(b.text, "$ ") || strings.HasPrefix(b.text, "cawrm ") {
+				t.Errorf("%s:%d: commands that are not marked as such are not run", page, b.line)
+			}
+		default:
+			t.Errorf("%s:%d: a block of %s is not run", page, b.line, b.language)
+		}
 	}
 }
 

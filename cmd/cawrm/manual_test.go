@@ -2,9 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,6 +40,57 @@ func TestManualPages(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestExamples: every command that a help text gives as an example is one that this program takes.
+func TestExamples(t *testing.T) {
+	root, _ := newRoot()
+	for _, c := range manual.Commands(root) {
+		if strings.TrimSpace(c.Example) == "" {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+		for line := range strings.Lines(c.Example) {
+			for _, words := range shellCommands(line) {
+				if at := slices.Index(words, "cawrm"); at >= 0 { // the rest of "ssh host cawrm ..." is one too
+					if err := understood(words[at+1:]); err != nil {
+						t.Errorf("%s: %s: %v", c.CommandPath(), strings.TrimSpace(line), err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// shellCommands splits a line as a shell would: words, quotes, what joins commands, what is redirected, a comment.
+func shellCommands(line string) (all [][]string) {
+	var words []string
+	for _, word := range regexp.MustCompile(`(?:"[^"]*"|'[^']*'|[^\s"'])+`).FindAllString(line, -1) {
+		switch {
+		case strings.HasPrefix(word, "#"):
+			return append(all, words)
+		case strings.ContainsAny(word[:1], "|&<>"):
+			all, words = append(all, words), nil
+		default:
+			words = append(words, strings.Trim(word, `"'`))
+		}
+	}
+	return append(all, words)
+}
+
+// understood tells whether words are a command with flags and arguments as it wants them.
+func understood(words []string) error {
+	root, _ := newRoot()
+	c, rest, err := root.Find(words)
+	if err != nil {
+		return err
+	}
+	if c == root {
+		return fmt.Errorf("%q is no command", words)
+	}
+	if err := c.ParseFlags(rest); err != nil {
+		return err
+	}
+	return c.ValidateArgs(c.Flags().Args())
 }
 
 // TestReference: it holds every command, every flag and every key.
