@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"cawrm/aodi"
@@ -50,9 +49,6 @@ func (p *Peer) sayPrimary(t *target, l *link, r *wire.Reader, h *wire.Hello) err
 	return err
 }
 
-// maxFollowers bounds the containers that may come by themselves to be fed.
-const maxFollowers = 32
-
 // lead feeds the other side until the link ends.
 func (p *Peer) lead(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
 	m := t.follower(l, h)
@@ -71,6 +67,10 @@ func (p *Peer) lead(t *target, l *link, r *wire.Reader, h *wire.Hello) error {
 	l.renewReads()
 	stop := context.AfterFunc(g.ctx, func() { l.closeFor(context.Cause(g.ctx)) })
 	defer stop()
+	if m.whilePaused(func() { g.cancel(errPaused) }) {
+		m.down(errPaused)
+		return refusef(wire.CodeBusy, "%s is paused at the source, as mirror %s", t.name, m.cfg.ID)
+	}
 	_, err = m.run(g.ctx, l, r)
 	if err = l.because(err); p.closed.Load() {
 		err = errClosed // Close ends reads before it closes the link
@@ -141,41 +141,6 @@ func (t *target) endLeading() {
 		m.mu.Unlock()
 		m.checking.Wait() // who compares reads the volume
 	}
-}
-
-// follower is the mirror of this volume that has come by itself from there: there is one for each container.
-func (t *target) follower(l *link, h *wire.Hello) *Mirror {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	m := t.followers[h.Container]
-	if m == nil && len(t.followers) < maxFollowers {
-		host := l.String()
-		if i := strings.LastIndex(host, ":"); i > 0 {
-			host = host[:i]
-		}
-		cfg := MirrorConfig{ID: fmt.Sprintf("follower-%.4s", h.Container), ReadTimeout: t.p.cfg.ReadTimeout, Logger: t.p.log, Peer: t.p, Name: t.name}
-		cfg.setDefaults()
-		m = &Mirror{v: t.v, cfg: cfg, target: Target{Addr: host, Name: h.Name}, log: t.p.log.With("mirror", cfg.ID), changed: make(chan struct{}),
-			handing: make(chan *handing), jump: -1, syncPtr: start(t.v), guest: true}
-		t.followers[h.Container] = m
-	}
-	return m
-}
-
-// Followers are the mirrors of a volume that came by themselves, in the order of their ids.
-func (p *Peer) Followers(name string) []*Mirror {
-	t := p.target(name)
-	if t == nil {
-		return nil
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var all []*Mirror
-	for _, m := range t.followers {
-		all = append(all, m)
-	}
-	slices.SortFunc(all, func(a, b *Mirror) int { return strings.Compare(a.cfg.ID, b.cfg.ID) })
-	return all
 }
 
 // follow is the mirror's side: it is fed over a connection that it has made itself.

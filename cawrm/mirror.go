@@ -80,7 +80,8 @@ type Mirror struct {
 	remembering sync.Mutex
 	told        EventKind     // about the link; runSync
 	handing     chan *handing // to the session that is under way
-	guest       bool          // it came by itself, and is not remembered
+	guest       bool          // it came by itself: only its settings are remembered, if it was given any
+	changing    sync.Mutex    // of a guest: one change of its settings at a time
 
 	mu         sync.Mutex
 	settings   Settings

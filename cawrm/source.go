@@ -246,8 +246,10 @@ func (s *Source) keep(id string) error {
 }
 
 // checkpoint makes the catalog durable; done says what has happened already should that fail.
-func (s *Source) checkpoint(done string) error {
-	if err := s.v.Checkpoint(); err != nil {
+func (s *Source) checkpoint(done string) error { return kept(s.v, done) }
+
+func kept(v *aodi.Volume, done string) error {
+	if err := v.Checkpoint(); err != nil {
 		return errors.Join(fmt.Errorf("%s, but a restart may not remember it", done), err)
 	}
 	return nil

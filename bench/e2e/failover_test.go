@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -268,6 +269,29 @@ func TestFailoversAndFailbacks(t *testing.T) {
 	t.Logf("%d writes, %d of %d old primaries had a tail", len(d.writes), tails, promotions(t))
 }
 
+// followerIsSet: the mirror that came by itself takes settings where it is fed, but none that need an address.
+func (d *duo) followerIsSet(t *testing.T) {
+	t.Helper()
+	tell := func(words ...string) (string, error) {
+		return d.other.Run(append(words, "--control", d.other.Control)...)
+	}
+	out, err := tell("status", "--json")
+	ok(t, err)
+	id := regexp.MustCompile(`follower-[0-9a-f]{4}`).FindString(out)
+	_, err = tell("mirror", "set", "vol", id, "limit=10M")
+	ok(t, err)
+	if out, err := tell("mirror", "remove", "vol", id); err == nil || !strings.Contains(out, "came by itself") {
+		t.Errorf("remove: %v %s", err, out)
+	}
+	if out, err := tell("mirror", "set", "vol", id, "mode=flush"); err == nil || !strings.Contains(out, "mirror add") {
+		t.Errorf("flush mode: %v %s", err, out)
+	}
+	out, err = tell("status", "--json")
+	if ok(t, err); !regexp.MustCompile(`"limit_bytes": ?10485760`).MatchString(out) {
+		t.Errorf("the status does not tell the limit: %s", out)
+	}
+}
+
 // A planned switch of roles, to and fro under load, loses no write that was answered.
 func TestSwitchoverUnderLoad(t *testing.T) {
 	d := newDuo(t)
@@ -323,6 +347,7 @@ func TestTwoWritableHeads(t *testing.T) {
 	if !strings.HasPrefix(v.KeptTail, "unsent-") {
 		t.Errorf("the branch that was given up is not kept: %+v", v)
 	}
+	d.followerIsSet(t)
 	d.identical(t)
 	d.closed(t)
 }

@@ -116,7 +116,8 @@ func newMirrorSet() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "set NAME ID KEY=VALUE...",
 		Short: "Change settings of a mirror",
-		Long: "Change settings of a mirror, at once and over restarts. url=cawrm://host:port/NAME moves it to another address.\n\n" +
+		Long: "Change settings of a mirror, at once and over restarts. url=cawrm://host:port/NAME moves it to another address.\n" +
+			"A mirror that came by itself after a failover, follower-..., takes limit, burst, schedule, compress and paused.\n\n" +
 			settingsHelp,
 		Example: `  cawrm mirror set db paris mode=flush quorum=1
   cawrm mirror set db paris url=cawrm://10.0.0.9:10810/db`,

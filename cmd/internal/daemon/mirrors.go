@@ -89,17 +89,27 @@ func (d *daemon) changeMirror(_ context.Context, r control.MirrorRequest) (any, 
 	if v.source == nil {
 		return nil, fmt.Errorf("volume %s is a rescue, or a clone, which have no mirrors", v.cfg.Name)
 	}
+	guest := slices.ContainsFunc(d.peer.Followers(v.cfg.Name), func(m *cawrm.Mirror) bool { return m.Status().ID == r.ID })
+	set := v.source.Set
+	if guest {
+		set = func(id string, assignments ...string) error {
+			return d.peer.SetFollower(v.cfg.Name, id, assignments...)
+		}
+	}
 	switch r.Op {
 	case "add":
 		return nil, v.source.Add(r.ID, r.URL, r.Settings...)
 	case "remove":
+		if guest {
+			return nil, fmt.Errorf("mirror %s came by itself, as a mirror of this volume that was its primary; it is fed as long as it comes: stop it there, or `cawrm mirror pause` it here", r.ID)
+		}
 		return nil, v.source.Remove(r.ID)
 	case "pause":
-		return nil, v.source.Set(r.ID, "paused=true")
+		return nil, set(r.ID, "paused=true")
 	case "resume":
-		return nil, v.source.Set(r.ID, "paused=false")
+		return nil, set(r.ID, "paused=false")
 	case "set":
-		return nil, v.source.Set(r.ID, r.Settings...)
+		return nil, set(r.ID, r.Settings...)
 	}
 	return nil, fmt.Errorf("mirror: there is no operation %q", r.Op)
 }
