@@ -125,7 +125,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		v := view{
-			export: &Export{MinBlock: block, MaxPayload: DefaultMaxPayload},
+			export: &Export{Device: quietDev{}, MinBlock: block, MaxPayload: DefaultMaxPayload},
 			size:   size &^ uint64(block-1), mode: mode(m % 3), metaSelected: meta && m%3 != 0,
 		}
 		r, err := v.mode.decode(b)

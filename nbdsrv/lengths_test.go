@@ -206,3 +206,24 @@ func TestAbsurdWrite(t *testing.T) { // 35
 		}
 	})
 }
+
+// TestGrows ensures that a client which stays connected can use what an export has grown by, and nothing beyond.
+func TestGrows(t *testing.T) {
+	d := newMemDev(2 * mib)
+	d.data = d.data[:mib]
+	h := serve(t, nbdsrv.Config{}, nbdsrv.Export{Device: d})
+	for mode := range 3 {
+		d.mu.Lock()
+		d.data = d.data[:mib]
+		d.mu.Unlock()
+		c := h.open(mode)
+		c.must(enospc, req{typ: cmdWrite, off: mib, payload: make([]byte, 4096)})
+		c.must(einval, req{typ: cmdRead, off: mib, length: 4096})
+		d.mu.Lock()
+		d.data = d.data[:2*mib]
+		d.mu.Unlock()
+		c.must(0, req{typ: cmdWrite, off: 2*mib - 4096, payload: bytes.Repeat([]byte{9}, 4096)})
+		c.must(0, req{typ: cmdRead, off: mib - 4096, length: 8192})
+		c.must(einval, req{typ: cmdRead, off: 2*mib - 4096, length: 8192})
+	}
+}

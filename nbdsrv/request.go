@@ -123,7 +123,7 @@ func (v *view) commandFlags(typ uint16) (uint16, bool) {
 // view is what a connection has settled with its client: one export, seen at one size.
 type view struct {
 	export       *Export
-	size         uint64 // bytes
+	size         uint64 // bytes; the reader's, which looks again when a request goes beyond
 	mode         mode
 	metaSelected bool // base:allocation
 	readOnly     bool // the export is, or is for this client
@@ -162,9 +162,14 @@ func (v *view) check(r *request) refusal {
 	return v.checkRange(r)
 }
 
+func (v *view) inside(r *request) bool { return r.offset <= v.size && r.length <= v.size-r.offset }
+
 // checkRange is the part of check about offset and length.
 func (v *view) checkRange(r *request) refusal {
-	if r.offset > v.size || r.length > v.size-r.offset {
+	if !v.inside(r) {
+		v.size = max(v.size, v.export.size()) // it may have grown, and the client know: the kernel can be told
+	}
+	if !v.inside(r) {
 		if r.typ == protocol.TRANSMISSION_TYPE_REQUEST_WRITE || r.typ == cmdWriteZeroes {
 			return refuseSpace
 		}

@@ -77,6 +77,14 @@ dd if=/dev/urandom of=/fs/new bs=64k count=100 status=none
 fstrim -v /fs
 (cd /fs && sha256sum large new >/run/sums)
 sync
+
+step "the volume grows, and the device with it while it is mounted"
+cawrm resize vol --size 128M $A | grep '/dev/nbd1 has it now'
+[ "$(blockdev --getsize64 /dev/nbd1)" = $((128 << 20)) ]
+head -c 4096 /dev/urandom >/run/tail
+dd if=/run/tail of=/dev/nbd1 bs=4k seek=$((128 * 256 - 1)) oflag=direct status=none
+cmp /run/tail <(dd if=/dev/nbd1 bs=4k skip=$((128 * 256 - 1)) iflag=direct status=none)
+dd if=/dev/zero of=/fs/more bs=64k count=10 conv=fsync status=none
 umount /fs
 e2fsck -fn /dev/nbd1
 blockdev --flushbufs /dev/nbd1
@@ -93,12 +101,12 @@ cmp <(content /dev/nbd1) <(content /dev/nbd2)
 
 step "a discarded device is empty on both sides"
 blkdiscard -f /dev/nbd1
-cmp <(content /dev/nbd1) <(dd if=/dev/zero bs=4M count=24 status=none)
+cmp <(content /dev/nbd1) <(dd if=/dev/zero bs=4M count=32 status=none)
 blockdev --flushbufs /dev/nbd1
 cawrm detach /dev/nbd2
 synced
 cawrm attach vol /dev/nbd2 $B
-cmp <(content /dev/nbd2) <(dd if=/dev/zero bs=4M count=24 status=none)
+cmp <(content /dev/nbd2) <(dd if=/dev/zero bs=4M count=32 status=none)
 cawrm detach /dev/nbd1
 cawrm detach /dev/nbd2
 

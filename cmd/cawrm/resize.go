@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"cawrm/aodi/format"
 	"cawrm/cmd/internal/control"
+	"cawrm/cmd/internal/nbdkernel"
 	"cawrm/cmd/internal/show"
 	"cawrm/cmd/internal/value"
 )
@@ -28,8 +30,8 @@ func newResize() *cobra.Command {
 		Short: "Make a volume larger, or its container larger or smaller, while it is used",
 		Long: `Give volume NAME another size, or its container another bound.
 
---size is the logical size: what clients see, when they connect again. It only grows; what is new reads as zeroes. Ask the daemon of the
-primary: mirrors take the size where it stands in the order of the writes. Snapshots, and moments of the history, keep the size that the
+--size is the logical size. It only grows; what is new reads as zeroes. Clients see it when they connect again; a device of cawrm attach on
+this machine has it at once, if root asks, also while it is mounted. Ask the daemon of the primary: mirrors take the size where it stands in the order of the writes. Snapshots, and moments of the history, keep the size that the
 volume had then.
 
 --capacity is what the container may take of its file system or device, as in cawrm create; none is no bound. A smaller one is possible
@@ -79,10 +81,38 @@ func (f *resizeFlags) run(c *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
+	if r.Size != 0 {
+		if a.Devices, err = growDevices(client, name, a.Size); err != nil {
+			fmt.Fprintf(c.ErrOrStderr(), "cawrm: a device of this kernel keeps its size until it is attached again: %v\n", err)
+		}
+	}
 	if f.json {
 		return printJSON(c, a)
 	}
 	return printResized(c.OutOrStdout(), name, r, a)
+}
+
+// growDevices tells this kernel's devices of the volume what its size is now, and returns them.
+func growDevices(client *control.Client, name string, size int64) (grown []string, err error) {
+	status, err := client.Status(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	v, err := status.Volume(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range nbdkernel.Attached("", v.VolumeID) {
+		if d.ReadOnly() || d.Size() >= size { // a mirror's, which has its size when the record comes
+			continue
+		}
+		if e := nbdkernel.Grow(d.Index, v.VolumeID, size); e != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", d.Path(), e))
+		} else {
+			grown = append(grown, d.Path())
+		}
+	}
+	return grown, err
 }
 
 // resize asks, cleans if that is needed first, and asks again: what is written meanwhile may need some rounds.
@@ -117,7 +147,11 @@ func printResized(w io.Writer, name string, r control.ResizeRequest, a control.R
 		_, err = fmt.Fprintf(w, "%s: capacity %s, before %s\n", name, capacityText(a.Capacity), capacityText(a.CapacityBefore))
 	}
 	if err == nil && r.Size != 0 {
-		_, err = fmt.Fprintf(w, "%s: size %s, before %s; clients see it when they connect again\n", name, show.Bytes(a.Size), show.Bytes(a.SizeBefore))
+		at := "clients see it when they connect again"
+		if len(a.Devices) > 0 {
+			at = strings.Join(a.Devices, " and ") + " has it now, other clients when they connect again"
+		}
+		_, err = fmt.Fprintf(w, "%s: size %s, before %s; %s\n", name, show.Bytes(a.Size), show.Bytes(a.SizeBefore), at)
 	}
 	return err
 }

@@ -25,7 +25,8 @@ func TestResize(t *testing.T) {
 
 	a.command("resize", "db", "--size", "2G").want(t, 0, "db: size 2.0 GiB, before 16.0 MiB")
 	at := uint64(2<<30 - 4096)
-	client.write(4096, bytes.Repeat([]byte{3}, 4096)) // who is connected goes on
+	client.write(4096, bytes.Repeat([]byte{3}, 4096))    // who is connected goes on
+	client.write(at-4096, bytes.Repeat([]byte{2}, 4096)) // and may know it
 	client.Close()
 	client = dialNBD(t, nbdA, "db")
 	client.write(at, bytes.Repeat([]byte{2}, 4096))

@@ -332,6 +332,8 @@ type Resized struct {
 	Capacity       int64  `json:"capacity_bytes"`
 	LeastCapacity  int64  `json:"least_capacity_bytes"`  // for what is live now
 	CleanFirst     string `json:"clean_first,omitempty"` // why the capacity is not that yet: more is in use, and gc may help
+
+	Devices []string `json:"devices,omitempty"` // of this kernel, that have the new size already; the client adds them
 }
 
 // Received is what became of a delta file.

@@ -7,6 +7,8 @@
 //	Dial ------> []*Conn + Export ------> Connect ------> /dev/nbdN ------> Flush, Disconnect
 //	(handshake.go)                        (netlink.go)    (sysfs.go)
 //
+// A device whose export grows is told so (Grow), and has the new size at once.
+//
 // The kernel's client knows simple replies only, so the handshake asks for nothing beyond NBD_OPT_GO.
 //
 // What it does not do: TLS (the kernel would need kTLS and a handshake daemon), partitions, mounting.

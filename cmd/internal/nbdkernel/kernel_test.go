@@ -41,6 +41,14 @@ func TestEncode(t *testing.T) {
 	}
 }
 
+// TestEncodeGrow compares in the same way: nothing but the size is said, so that the rest stays.
+func TestEncodeGrow(t *testing.T) {
+	got, err := encodeGrow(3, "id", 1<<31)
+	if want := "08000100" + "03000000" + "0c000200" + "0000008000000000" + "07000a00" + "69640000"; err != nil || hex.EncodeToString(got) != want {
+		t.Errorf("got  %x, %v\nwant %s", got, err, want)
+	}
+}
+
 func TestDecodeDevices(t *testing.T) {
 	// NBD_ATTR_DEVICE_LIST with nbd0 connected and nbd1 not, as the driver writes it: without the nested flag.
 	data, _ := hex.DecodeString("2c000900" +
@@ -103,6 +111,14 @@ func TestSysfs(t *testing.T) {
 	want := []string{"/dev/nbd1p2 is part of /dev/dm-0", "mounted on /mnt/my disk", "mounted on /btrfs", "/dev/nbd1 is swap"}
 	if got := used.Users(); !slices.Equal(got, want) {
 		t.Errorf("users %q\nwant  %q", got, want)
+	}
+
+	if got := Attached(root, "cawrm-id"); len(got) != 1 || got[0] != used || got[0].ReadOnly() || Attached(root, "other") != nil || Attached(root, "") != nil {
+		t.Errorf("attached: %v", got)
+	}
+	write("/sys/block/nbd1/ro", "1\n")
+	if !used.ReadOnly() {
+		t.Error("nbd1 is said to take writes")
 	}
 
 	ended, cancel := context.WithCancel(context.Background())

@@ -75,6 +75,25 @@ func Connect(r Request) (int, error) { return send(cmdConnect, r) }
 // Reconnect gives a device whose connections broke new ones; what waits in it goes on.
 func Reconnect(r Request) (int, error) { return send(cmdReconfigure, r) }
 
+// Grow tells the kernel the size of a device whose export has grown: who uses it sees it at once. Backend is what Connect left. Linux 5.5.
+func Grow(index int, backend string, size int64) error {
+	data, err := encodeGrow(index, backend, size)
+	if err == nil {
+		_, err = execute(cmdReconfigure, data)
+	}
+	return err
+}
+
+func encodeGrow(index int, backend string, size int64) ([]byte, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.Uint32(attrIndex, uint32(index))
+	ae.Uint64(attrSize, uint64(size))
+	if backend != "" {
+		ae.String(attrBackend, backend)
+	}
+	return ae.Encode()
+}
+
 func send(command uint8, r Request) (int, error) {
 	data, err := r.encode()
 	if err != nil {

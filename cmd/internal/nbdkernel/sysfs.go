@@ -65,6 +65,26 @@ func (d Device) Backend() string {
 	return strings.TrimSpace(string(b))
 }
 
+// ReadOnly tells whether the kernel refuses writes to the device.
+func (d Device) ReadOnly() bool {
+	b, _ := os.ReadFile(d.sys("ro"))
+	return strings.TrimSpace(string(b)) == "1"
+}
+
+// Attached lists the connected devices that have that backend. Root is "" but in tests.
+func Attached(root, backend string) []Device {
+	var all []Device
+	dirs, _ := filepath.Glob(filepath.Join(root, "/sys/block/nbd*"))
+	for _, dir := range dirs {
+		if d, err := ParseDevice(filepath.Base(dir)); err == nil {
+			if d.Root = root; backend != "" && d.Connected() && d.Backend() == backend {
+				all = append(all, d)
+			}
+		}
+	}
+	return all
+}
+
 // Users says what holds the device or a partition of it: mount points, swap, devices on top. Nil when nothing does.
 func (d Device) Users() []string {
 	nodes := map[string]bool{} // /dev/nbd0, /dev/nbd0p1
