@@ -165,6 +165,9 @@ func startPlain(t *testing.T, p plain, dir, file, addr string) (stop func()) {
 			ok(t, err)
 			os.Remove(filepath.Join(dir, pidFile))
 			syscall.Kill(-pid, syscall.SIGKILL) // it leads a session of its own, with a process for each client
+			for syscall.Kill(-pid, 0) == nil {  // until they are gone one of them can take the next server's connection, and keeps its address
+				time.Sleep(time.Millisecond)
+			}
 		}
 	}
 }
