@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -111,6 +112,80 @@ func TestPrecedenceOfServe(t *testing.T) {
 		}
 		s.stop()
 	}
+}
+
+// TestPrecedenceOfEveryKey: for each flag of serve, the file comes before the default, the environment before the file, and the
+// command line before the environment.
+func TestPrecedenceOfEveryKey(t *testing.T) {
+	values := func(f *pflag.Flag) [3]string {
+		switch f.Name {
+		case "tls":
+			return [3]string{"on", "require", "on"}
+		case "site":
+			return [3]string{"a=http://a:1", "b=http://b:1", "c=http://c:1"}
+		case "mirror":
+			return [3]string{"a=cawrm://a:1/a", "b=cawrm://b:1/b", "c=cawrm://c:1/c"}
+		case "history":
+			return [3]string{"1h", "2h", "3h"}
+		case "allow":
+			return [3]string{"addr=10.0.0.0/8", "cert=alice", "ro"}
+		case "nbd", "peer", "http", "control":
+			return [3]string{"unix:/a", "unix:/b", "unix:/c"}
+		}
+		switch f.Value.Type() {
+		case "duration":
+			return [3]string{"1s", "2s", "3s"}
+		case "bool":
+			return [3]string{"true", "false", "true"}
+		}
+		return [3]string{"a", "b", "c"}
+	}
+	newFlags := func() *pflag.FlagSet {
+		flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+		new(daemonFlags).add(flags)
+		new(volumeFlags).add(flags)
+		return flags
+	}
+	newFlags().VisitAll(func(f *pflag.Flag) {
+		if !config.IsKey(f) {
+			return
+		}
+		value := values(f)
+		for given, want := range value { // so many of file, environment, command line say something
+			t.Run(fmt.Sprintf("%s/%d", f.Name, given+1), func(t *testing.T) {
+				file, err := config.Parse("f", fmt.Appendf(nil, "%s = %q\n", f.Name, value[0]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				line, flags, sole := newFlags(), newFlags(), newFlags()
+				if given > 0 {
+					t.Setenv(config.EnvName(f.Name), value[1])
+				}
+				if given > 1 {
+					err = line.Set(f.Name, value[2])
+				}
+				if err := errors.Join(err, config.Copy(flags, line), config.Env(flags), sole.Set(f.Name, want)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := config.Apply("f", file.Keys, flags); err != nil {
+					t.Fatal(err)
+				}
+				got, want := flags.Lookup(f.Name).Value.String(), sole.Lookup(f.Name).Value.String()
+				if got != want {
+					t.Errorf("%q, want %q", got, want)
+				}
+			})
+		}
+	})
+}
+
+// TestVolumeFlagsWithoutPath: what would be for one volume is not silently for none.
+func TestVolumeFlagsWithoutPath(t *testing.T) {
+	file := writeFile(t, filepath.Join(t.TempDir(), "c.toml"), "")
+	runProgram(t, "serve", "--config", file, "--history", "1h").want(t, 2, "--history is for one volume")
+	runProgram(t, "serve", "--config", file, "--name", "x").want(t, 2, "--name is for one volume")
+	t.Setenv("CAWRM_MIRROR", "cawrm://a:1/a")
+	runProgram(t, "serve", "--config", file).want(t, 2, "CAWRM_MIRROR is for one volume")
 }
 
 // TestManyVolumes: a client goes on reading and writing while the daemon reads its file again, volumes, mirrors and addresses

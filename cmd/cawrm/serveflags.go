@@ -292,8 +292,14 @@ func (g *given) noPath(flags *pflag.FlagSet) error {
 		return usagef("PATH is missing; give it, or --config FILE")
 	}
 	var err error
-	flags.Visit(func(f *pflag.Flag) {
-		err = usagef("--%s is for one volume: write it into its table in the configuration, or give PATH", f.Name)
+	flags.VisitAll(func(f *pflag.Flag) {
+		_, said := os.LookupEnv(config.EnvName(f.Name))
+		switch {
+		case f.Changed:
+			err = usagef("--%s is for one volume: write it into its table in the configuration, or give PATH", f.Name)
+		case said && config.IsKey(f) && err == nil:
+			err = usagef("%s is for one volume: write %s into its table in the configuration, or give PATH", config.EnvName(f.Name), f.Name)
+		}
 	})
 	return err
 }
