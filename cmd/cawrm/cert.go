@@ -27,9 +27,9 @@ gets a certificate with its own key. A certificate is good for both ends of a co
 the link between a source and its mirrors. A mirror's must be issued for the host in the URL that its source dials.
 
 Where that is too much, a secret that both sites have does for the link between a source and its mirrors.`,
-		Example: `  cawrm cert ca --dir /etc/cawrm/tls
-  cawrm cert issue berlin --host berlin.example.org --host 10.0.0.2 --dir /etc/cawrm/tls
-  cawrm cert show /etc/cawrm/tls/berlin-cert.pem
+		Example: `  cawrm cert ca --dir /etc/cawrm
+  cawrm cert issue berlin --host berlin.example.org --host 10.0.0.2 --dir /etc/cawrm
+  cawrm cert show /etc/cawrm/berlin-cert.pem
   cawrm cert secret /etc/cawrm/peer.secret`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -72,7 +72,7 @@ func newCertCA() *cobra.Command {
 		Use:     "ca",
 		Short:   "Make an authority: ca-cert.pem and ca-key.pem",
 		Long:    "Make an authority: ca-cert.pem, which everyone gets, and ca-key.pem, which stays where certificates are issued.",
-		Example: "  cawrm cert ca --dir /etc/cawrm/tls",
+		Example: "  cawrm cert ca --dir /etc/cawrm",
 		Args:    maxArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			life, err := f.life()
@@ -101,7 +101,7 @@ func newCertIssue() *cobra.Command {
 --peer-allow) know it by. A host that others dial must be among --host, or be NAME.
 
 qemu, nbdkit and libnbd look for server-cert.pem, client-cert.pem and so on in one directory: the names server and client make it one.`,
-		Example: "  cawrm cert issue berlin --host berlin.example.org --host 10.0.0.2 --dir /etc/cawrm/tls",
+		Example: "  cawrm cert issue berlin --host berlin.example.org --host 10.0.0.2 --dir /etc/cawrm",
 		Args:    exactArgs("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			life, err := f.life()
@@ -135,6 +135,9 @@ func (f *certFlags) save(c *cobra.Command, p *cert.Pair, stem string) error {
 	certFile, keyFile, err := p.Save(f.dir, stem)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w; it is left as it is: remove it, or give another --dir", err)
+	}
+	if err == nil && !p.Cert.IsCA { // the authority's key is for nobody who only serves
+		err = errors.Join(giveAway(keyFile), giveAway(certFile))
 	}
 	if err != nil {
 		return err
@@ -225,6 +228,9 @@ func newCertSecret() *cobra.Command {
 			err := cert.WriteNew(args[0], []byte(hex.EncodeToString(b)+"\n"), 0o600)
 			if errors.Is(err, os.ErrExist) {
 				return fmt.Errorf("%w; it is left as it is", err)
+			}
+			if err == nil {
+				err = giveAway(args[0])
 			}
 			if err != nil {
 				return err

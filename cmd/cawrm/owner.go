@@ -9,7 +9,7 @@ import (
 )
 
 // giveAway gives a file that root has just made in another user's directory to that user. The daemon of the packages runs as cawrm
-// and could not open what root makes in its /var/lib/cawrm.
+// and could not open what root makes in its /var/lib/cawrm and /etc/cawrm.
 func giveAway(path string) error {
 	st, err := os.Stat(filepath.Dir(path))
 	if err != nil {
