@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ Packages install it.`,
 			out := c.OutOrStdout()
 			switch args[0] {
 			case "bash":
+				if _, err := io.WriteString(out, bashAlone); err != nil {
+					return err
+				}
 				return c.Root().GenBashCompletionV2(out, true)
 			case "zsh":
 				return c.Root().GenZshCompletion(out)
@@ -33,6 +37,14 @@ Packages install it.`,
 		},
 	}
 }
+
+// bashAlone is what the script needs of the package bash-completion, for a bash that has not got it.
+const bashAlone = `declare -F _get_comp_words_by_ref >/dev/null || _get_comp_words_by_ref() {
+    words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
+    cur=${words[cword]} prev=${words[cword-1]}
+}
+
+`
 
 // completeTime bounds how long a shell waits for the daemon.
 const completeTime = time.Second

@@ -143,6 +143,33 @@ func TestCompletion(t *testing.T) {
 	s.stop()
 }
 
+// TestCompletionInShells: each shell completes with its script, as at a press of the tabulator; bash without its package of completions
+// too.
+func TestCompletionInShells(t *testing.T) {
+	for shell, ask := range map[string][]string{
+		"bash": {"--norc", "-c", `. "$0"; COMP_WORDS=(cawrm volume rem) COMP_CWORD=2 COMP_LINE="cawrm volume rem" COMP_POINT=16 COMP_TYPE=9; compopt() { :; }; __start_cawrm; echo "${COMPREPLY[@]}"`},
+		"zsh":  {"-f", "-c", `compdef() { : }; . "$0"; _describe() { print -rl -- $completions }; words=(cawrm volume rem) CURRENT=3; _cawrm`},
+		"fish": {"-N", "-c", `source $argv[1]; complete -C "cawrm volume rem"`},
+	} {
+		t.Run(shell, func(t *testing.T) {
+			if _, err := exec.LookPath(shell); err != nil {
+				t.Skipf("SKIPPED: %s is missing", shell)
+			}
+			dir := t.TempDir()
+			script := writeFile(t, filepath.Join(dir, "script"), runProgram(t, "completion", shell).out)
+			like := program(t)
+			if err := os.Symlink(like.Path, filepath.Join(dir, "cawrm")); err != nil {
+				t.Fatal(err)
+			}
+			c := exec.Command(shell, append(ask, script)...)
+			c.Env = append(like.Env, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir, "TERM=dumb")
+			if out, err := c.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "remove") {
+				t.Errorf("%v: %q", err, out)
+			}
+		})
+	}
+}
+
 // TestDoctor: a sound folder passes, a folder in memory and one that is not there do not; a daemon's troubles are told.
 func TestDoctor(t *testing.T) {
 	dir := t.TempDir()

@@ -47,10 +47,13 @@ func Page(c *cobra.Command, version string) string {
 func paragraphs(long string) string {
 	var b strings.Builder
 	for p := range strings.SplitSeq(long, "\n\n") {
+		if b.Len() > 0 {
+			b.WriteString(".PP\n")
+		}
 		if strings.HasPrefix(p, " ") || strings.Contains(p, "\n ") {
-			fmt.Fprintf(&b, ".PP\n.nf\n%s\n.fi\n", text(p))
+			fmt.Fprintf(&b, ".nf\n%s\n.fi\n", text(p))
 		} else {
-			fmt.Fprintf(&b, ".PP\n%s\n", text(p))
+			fmt.Fprintf(&b, "%s\n", text(p))
 		}
 	}
 	return b.String()
