@@ -106,7 +106,9 @@ function rateOf(key, total, now) {
 const plots = {};
 function plot(id, prefix) {
   const names = [...series.keys()].filter((n) => n.startsWith(prefix)), key = names.join("|") + document.documentElement.dataset.theme;
-  const data = [times, ...names.map((n) => series.get(n))], box = $(id);
+  // One sample alone would be shown as a span of years.
+  const one = times.length === 1;
+  const data = [one ? [times[0] - 10, ...times] : times, ...names.map((n) => one ? [null, ...series.get(n)] : series.get(n))], box = $(id);
   const css = (v) => getComputedStyle(document.documentElement).getPropertyValue(v).trim();
   if (!plots[id] || plots[id].key !== key) {
     plots[id]?.u.destroy();
