@@ -94,6 +94,31 @@ position() {
 	grep -n -e "$1" /var/last | tail -n 1 | cut -d: -f1 | grep . || echo "the journal of the shutdown has no: $1" >&2
 }
 
+# sources awaits one at the address that cawrm-peer.socket holds.
+sources() {
+	step "sources are awaited where systemd listens"
+	cawrm cert secret /etc/cawrm/peer.secret
+	sed -i '1i peer-secret = "/etc/cawrm/peer.secret"' /etc/cawrm/cawrm.toml
+	systemctl stop cawrm.service
+	systemctl enable --now cawrm-peer.socket
+	systemctl start cawrm.service
+	cawrm create /var/lib/cawrm/copy.img --mirror
+	cawrm volume add copy /var/lib/cawrm/copy.img
+	cawrm create /var/source.img --size 8M
+	cawrm serve /var/source.img --name source --control unix:/run/source --peer-secret /etc/cawrm/peer.secret \
+		--mirror copy=cawrm://127.0.0.1:10810/copy 2>/run/source.log &
+	source=$!
+	fed() { cawrm status source --control unix:/run/source | grep -q 'copy.* synced'; }
+	until_true fed
+	# Where it connects while the daemon is away it waits, and is not refused.
+	systemctl restart cawrm.service
+	until_true fed
+	same "refused" "$(grep -c 'connection refused' /run/source.log || true)" 0
+	kill $source
+	wait $source
+	cawrm volume remove copy
+}
+
 after() {
 	step "all of it is there again"
 	for u in cawrm.service cawrm-nbd.socket cawrm-attach@db.service; do
@@ -128,6 +153,10 @@ after() {
 	until_true anew
 	journalctl --no-pager -q -b -u cawrm.service | grep -o 'Watchdog timeout.*'
 	cawrm status
+
+	rm /run/systemd/system/cawrm.service.d/soon.conf
+	systemctl daemon-reload
+	sources
 
 	step "the package goes, the volumes stay"
 	dpkg --remove cawrm

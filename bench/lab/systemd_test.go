@@ -13,7 +13,8 @@ import (
 // TestSystemd ensures that the package does in a real machine what its units say: installed by dpkg under a systemd that is the first
 // process, the daemon starts, a file system that waits for the attach unit is mounted, a reload drops no connection and a restart
 // under load loses nothing. After a shutdown and a boot all is there again by itself, the shutdown took file system, device and daemon
-// down in that order, the watchdog starts a daemon anew that hangs, and removing the package leaves the volumes.
+// down in that order, the watchdog starts a daemon anew that hangs, a source feeds a mirror through the socket that systemd holds for it, and
+// removing the package leaves the volumes.
 func TestSystemd(t *testing.T) {
 	need(t, "the units were not started by a systemd", "mke2fs", "apt-cache", "dpkg-query", "systemd-sysusers", "udevadm", "gzip")
 	if os.Geteuid() != 0 {
