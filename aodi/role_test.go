@@ -197,7 +197,7 @@ func TestFollowWithoutSpace(t *testing.T) {
 		if err := m.Close(); err != nil {
 			t.Fatal(err)
 		}
-		v := open(t, &disk.Faulty{Disk: dm, Rule: func(op disk.Op, _ int64, _ int) error {
+		v := open(t, &disk.Faulty{Disk: fixed{dm, 1 << 30}, Rule: func(op disk.Op, _ int64, _ int) error {
 			if full.Load() && (op == disk.OpReserve || op == disk.OpGrow) {
 				return syscall.ENOSPC
 			}
