@@ -25,11 +25,12 @@ const (
 	CodeLied        Code = 11 // the other side claims what cannot be
 	CodeClosing     Code = 12 // the daemon there is stopping
 	CodeTrust       Code = 13 // the other side has not proved that it may do this
+	CodeReference   Code = 14 // a frame refers to what is not held there
 )
 
 var codeNames = [...]string{CodeGarbage: "garbage", CodeVersion: "version", CodeUnknownName: "unknown name",
 	CodeNotMirror: "not a mirror", CodeOtherVolume: "other volume", CodeOtherSize: "other size", CodeAhead: "ahead",
-	CodeDiverged: "diverged", CodeBusy: "busy", CodeFailed: "failed", CodeLied: "lied", CodeClosing: "closing", CodeTrust: "not trusted"}
+	CodeDiverged: "diverged", CodeBusy: "busy", CodeFailed: "failed", CodeLied: "lied", CodeClosing: "closing", CodeTrust: "not trusted", CodeReference: "reference"}
 
 func (c Code) String() string {
 	if int(c) < len(codeNames) && c != 0 {

@@ -64,6 +64,7 @@ const (
 	flagCommit = 1
 	flagJump   = 2
 	flagPacked = 4
+	flagTerse  = 8
 	readBuffer = 16 << 10
 )
 
@@ -92,12 +93,17 @@ type Reader struct {
 	frames uint64
 	forms  []told // of the RECORDS that is decoded
 	unpack unpacker
+
+	resolve Resolver // of RECORDS that refer to what is held here; nil: none may
 }
 
 // NewReader reads frames from r through a small buffer; large data goes past it.
 func NewReader(r io.Reader) *Reader {
 	return &Reader{r: bufio.NewReaderSize(r, readBuffer)}
 }
+
+// Resolve lets RECORDS refer to what this side holds. To be called before the first of them.
+func (r *Reader) Resolve(f Resolver) { r.resolve = f }
 
 // Release gives back what the Reader remembers, when its stream has ended. It is not used any more.
 func (r *Reader) Release() { r.unpack.window.release() }
@@ -168,7 +174,7 @@ func (t Type) bounds() (lowest, limit int, flags uint8) {
 	case TypeRefuse:
 		return 2, 2 << 10, 0
 	case TypeRecords:
-		return recordsFixed, MaxRecords, flagCommit | flagJump | flagPacked
+		return recordsFixed, MaxRecords, flagCommit | flagJump | flagPacked | flagTerse
 	case TypeAck:
 		return 8, 8, 0
 	case TypeBeat, TypeFollow, TypeTaken:
@@ -200,7 +206,10 @@ func (r *Reader) wrongMagic(n int) error {
 }
 
 func (r *Reader) control(n int) error {
-	b := r.grow(n)
+	return r.full(r.grow(n))
+}
+
+func (r *Reader) full(b []byte) error {
 	_, err := io.ReadFull(r.r, b)
 	return err
 }

@@ -43,6 +43,9 @@ const (
 // CapContainer is the capability that a WELCOME says whose it is.
 const CapContainer = 1 << 9
 
+// CapReferences is the capability that RECORDS may be terse, and refer to what the mirror shows.
+const CapReferences = 1 << 10
+
 // AppendHello appends a HELLO frame. Errors: a name or a lineage that is too long.
 func AppendHello(b []byte, h *Hello) ([]byte, error) {
 	if err := checkNames(h.Name, h.Lineage); err != nil {

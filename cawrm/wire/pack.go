@@ -45,10 +45,17 @@ type Packer struct {
 	enc    [len(levelNames)]*zstd.Encoder
 	dense  bool // the last frame did not shrink
 	probe  []byte
+	told   []Form // of the data entries of the frame
+	refer  referrer
 }
 
 // Release gives back what the Packer remembers, when its stream has ended. It is not used any more.
-func (p *Packer) Release() { p.window.release() }
+func (p *Packer) Release() {
+	if p.refer.References != nil {
+		p.refer.Known.forgetWindow(&p.window)
+	}
+	p.window.release()
+}
 
 // Frame is a RECORDS frame in two parts, with the memory to use again.
 type Frame struct {
@@ -56,6 +63,7 @@ type Frame struct {
 
 	Zeroes, Repeats int // chunks that were not sent, as they hold only zeroes, or were sent before
 	Deltas          int // chunks of which only the difference was sent
+	References      int // chunks that the peer has, and that the frame refers to
 
 	plain, packed []byte
 }
@@ -70,11 +78,26 @@ func (p *Packer) Pack(f *Frame, rec *Records, level Level) error {
 		return err
 	}
 	f.Head = beginRecords(f.Head[:0], rec)
-	f.Zeroes, f.Repeats, f.Deltas = 0, 0, 0
+	f.Zeroes, f.Repeats, f.Deltas, f.References = 0, 0, 0, 0
+	refers, from := p.refer.References != nil && level >= referLevel, p.window.n
+	p.refer.refs, p.refer.ends = p.refer.refs[:0], p.refer.ends[:0]
+	if refers {
+		p.choose(rec)
+	}
 	plain, packed := p.forms(f, rec, level != LevelOff), false
 	f.Data = plain
 	if level != LevelOff {
 		f.Data, packed = p.compress(f, plain, level)
+	}
+	if refers {
+		if !packed {
+			p.refer.refs = p.refer.refs[:0]
+		}
+		f.References = len(p.refer.refs)
+		p.terse(f)
+	}
+	if p.refer.References != nil {
+		p.passed(rec, p.told, from)
 	}
 	endRecords(f.Head, len(plain), len(f.Data), packed)
 	return nil
@@ -83,6 +106,7 @@ func (p *Packer) Pack(f *Frame, rec *Records, level Level) error {
 // forms appends the entries to f.Head and returns the data that is left to send. deltas: it will be compressed.
 func (p *Packer) forms(f *Frame, rec *Records, deltas bool) []byte {
 	data, plain := rec.Data, f.plain[:0]
+	p.told = p.told[:0]
 	kept := 0 // bytes from the start of rec.Data on of which each was to be sent: as long as that is all, nothing is copied
 	for i := range rec.Entries {
 		e := &rec.Entries[i]
@@ -93,6 +117,7 @@ func (p *Packer) forms(f *Frame, rec *Records, deltas bool) []byte {
 		chunk := data[:format.ChunkSize]
 		data = data[format.ChunkSize:]
 		form, back, old := p.form(e, chunk, deltas)
+		p.told = append(p.told, form)
 		f.Head = appendEntry(f.Head, e, form, back)
 		switch form {
 		case FormZero:
@@ -149,10 +174,15 @@ const (
 // compress returns plain as a zstd frame, or as it is when that would not be smaller by a sixteenth. While data does not shrink only
 // samples of it are tried.
 func (p *Packer) compress(f *Frame, plain []byte, level Level) (data []byte, packed bool) {
-	if len(plain) == 0 || p.dense && !p.promising(plain) {
+	refers := len(p.refer.refs) > 0
+	if len(plain) == 0 || p.dense && !refers && !p.promising(plain) {
 		return plain, false
 	}
-	f.packed = p.encoder(level).EncodeAll(plain, f.packed[:0])
+	enc := p.encoder(level)
+	if refers {
+		enc = p.refer.pressed(level, len(plain)/format.ChunkSize)
+	}
+	f.packed = enc.EncodeAll(plain, f.packed[:0])
 	p.dense = len(f.packed) > len(plain)-len(plain)/16
 	if p.dense {
 		return plain, false
@@ -194,19 +224,32 @@ type unpacker struct {
 	dec    *zstd.Decoder
 	packed []byte
 	plain  []byte
+
+	// of frames that refer
+	columns, rows, dict []byte
+	dicts               *zstd.Decoder
 }
 
-// decompress expands the zstd frame that was read, which must fill into.
-func (u *unpacker) decompress(into []byte) error {
-	if u.dec == nil {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxRecords), zstd.WithDecoderMaxWindow(MaxRecords),
-			zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))
-		if err != nil {
-			panic(err) // an option that is out of range
-		}
-		u.dec = d
+func newDecoder(options ...zstd.DOption) *zstd.Decoder {
+	d, err := zstd.NewReader(nil, append(options, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxRecords), zstd.WithDecoderMaxWindow(MaxRecords),
+		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))...)
+	if err != nil {
+		panic(err) // an option that is out of range
 	}
-	out, err := u.dec.DecodeAll(u.packed, into[:0:len(into)])
+	return d
+}
+
+// decoder is one for frames without references.
+func (u *unpacker) decoder() *zstd.Decoder {
+	if u.dec == nil {
+		u.dec = newDecoder()
+	}
+	return u.dec
+}
+
+// expand expands a zstd frame, which must fill into.
+func (u *unpacker) expand(d *zstd.Decoder, into, packed []byte) error {
+	out, err := d.DecodeAll(packed, into[:0:len(into)])
 	switch {
 	case err != nil:
 		return fmt.Errorf("RECORDS: zstd: %w: %w", err, ErrInvalid)

@@ -75,27 +75,41 @@ func endRecords(b []byte, plain, sent int, packed bool) {
 // which is bounded, before they are used.
 func (r *Reader) recordsControl(n int) error {
 	fixed := r.grow(recordsFixed)
-	if _, err := io.ReadFull(r.r, fixed); err != nil {
+	if err := r.full(fixed); err != nil {
 		return err
+	}
+	if r.head[5]&flagTerse != 0 {
+		return r.terseControl(n)
 	}
 	entries, plain := int64(le.Uint32(fixed[24:])), int64(le.Uint32(fixed[28:]))
 	data := int64(n) - recordsFixed - entries*entrySize
-	packed := r.head[5]&flagPacked != 0
-	if entries > MaxEntries || plain > MaxRecords || data < 0 || packed && data >= plain || !packed && data != plain {
+	if entries > MaxEntries || !adds(plain, data, r.head[5]&flagPacked != 0) {
 		return fmt.Errorf("%d entries and %d bytes of data in %d bytes: %w", entries, plain, n, ErrInvalid)
 	}
 	r.data = int(data)
 	return r.control(int(entries) * entrySize)
 }
 
+// adds tells whether so many bytes on the wire can be so many of data.
+func adds(plain, data int64, packed bool) bool {
+	return plain <= MaxRecords && data >= 0 && (packed && data < plain || !packed && data == plain)
+}
+
 // Records decodes the RECORDS that Next has read into rec, reusing its slices, and reads the data behind it.
-// The data's checksums are not verified. Errors: ErrInvalid; what the reader below says.
+// The data's checksums are not verified. Errors: ErrInvalid; ErrReference; what the reader below says.
 func (r *Reader) Records(rec *Records) error {
 	b := r.body
 	plain := int(le.Uint32(b[28:]))
 	rec.First, rec.End, rec.Time = format.Position(le.Uint64(b)), format.Position(le.Uint64(b[8:])), int64(le.Uint64(b[16:]))
 	rec.Commit, rec.Jump = r.head[5]&flagCommit != 0, r.head[5]&flagJump != 0
-	if err := r.entries(rec, b[recordsFixed:], plain); err != nil {
+	rows, terse := b[recordsFixed:], r.head[5]&flagTerse != 0
+	if terse {
+		var err error
+		if rows, err = r.unfold(); err != nil {
+			return err
+		}
+	}
+	if err := r.entries(rec, rows, plain); err != nil {
 		return err
 	}
 	if err := rec.check(len(r.forms) * format.ChunkSize); err != nil {
@@ -121,7 +135,11 @@ func (r *Reader) Records(rec *Records) error {
 		if plain < len(into) {
 			into = r.unpack.plain
 		}
-		if err := r.unpack.decompress(into); err != nil {
+		dec := r.unpack.decoder()
+		if terse && len(r.unpack.dict) > 0 {
+			dec = r.unpack.dictDecoder()
+		}
+		if err := r.unpack.expand(dec, into, r.unpack.packed); err != nil {
 			return err
 		}
 		sent = into

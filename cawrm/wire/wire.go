@@ -37,7 +37,7 @@
 //	1 HELLO     <= 64 KiB
 //	2 WELCOME   <= 64 KiB
 //	3 REFUSE    <= 2 KiB
-//	4 RECORDS   <= 2 MiB     1 commit: an epoch ends here, 2 jump: of a jump epoch, 4 packed: the data is a zstd frame
+//	4 RECORDS   <= 2 MiB     1 commit: an epoch ends here, 2 jump: of a jump epoch, 4 packed: the data is a zstd frame, 8 terse
 //	5 ACK       8
 //	6 BEAT      0
 //	7 SNAPSHOT  25 to 279
@@ -72,7 +72,7 @@
 // chunks below cursor as of base, and those below the cursors of newer, at most 15, as of their bases (format.Reached). flags: 1, it is a primary and takes nothing, and sync_ptr is its durable_ptr; 2, it has
 // records which the source lacks, and leaves them for the source's: RANGES follow, which say where.
 // The capabilities taken are a subset of those offered;
-// 1: CapSnapshots, 0x100: CapCheck, 0x200: CapContainer. With the last one the frame ends with the container's uuid, else it has none: so a
+// 1: CapSnapshots, 0x100: CapCheck, 0x200: CapContainer, 0x400: CapReferences. With 0x200 the frame ends with the container's uuid, else it has none: so a
 // source knows a head that it has met when that is a mirror, and takes no other member of the same lineage for it.
 //
 // # REFUSE (control.go)
@@ -83,7 +83,7 @@
 //	| u16  | <= 1024       |
 //	+------+- - - - - - - -+
 //
-// # RECORDS (records.go, pack.go, window.go)
+// # RECORDS (records.go, pack.go, window.go, refer.go)
 //
 //	 0        8      16      24        28     32
 //	+--------+------+-------+---------+------+- - - - - - -+- - - - - - - - -+
@@ -107,7 +107,22 @@
 // most 2 MiB, as when all of it were plain.
 //
 // The data's length after the entries must be that of the field. With the flag packed it is a zstd frame instead, without
-// dictionary, shorter than the field says, which must expand to what it says. zstd is only used where it saves at least a sixteenth.
+// dictionary unless there are references, shorter than the field says, which must expand to what it says. zstd is only used where it saves at least a sixteenth.
+//
+// With the flag terse, and only with the capability 0x400, this stands in the place of the entries (refer.go):
+//
+//	32           36      40        56
+//	+------------+-------+--------+- - - -+
+//	| references | table | digest | table |    the table is a zstd frame of so many bytes, and expands to the columns of the entries, 24 bytes
+//	| u32        | u32   | 16     |       |    each, and of the references, 8 bytes each, at most 512
+//	+------------+-------+--------+- - - -+
+//
+// Columns: of each u64 of a row, but of the one with count and crc, the difference to that of the row before; then the first byte of all rows, the
+// second of all, and so on. A reference is a chunk back in the window, times 2, plus 1; or times 2 the number of a logical chunk that the peer
+// shows. Their contents one after the other are the dictionary of the data's zstd frame, which has the id 1; digest is the first half of their SHA-256, or of nothing.
+// The data is packed if there are references. A source refers to nothing that the peer does not show all the time from when the frame was packed
+// until it is read: known.go. A peer that finds another digest, or cannot read a chunk, takes nothing of the frame and says REFUSE with code 14; the source comes
+// back without the capability.
 //
 // Records [first, end) in the order of the log, births growing; there may be fewer entries than
 // positions where cleaning has dropped what was superseded. Kinds as on disk: 1 data (one chunk, crc of it),
