@@ -208,6 +208,7 @@ func (f *feed) sayWelcome() error {
 	}
 	st := f.t.v.Status()
 	w := wire.Welcome{Capabilities: f.hello.Capabilities & offered, SyncPtr: st.EndPtr, Name: f.p.cfg.Name}
+	f.refers = w.Capabilities&wire.CapReferences != 0
 	w.Container = says(w.Capabilities, f.t.v)
 	var fork aodi.Position
 	if st.HasIdentity {

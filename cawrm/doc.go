@@ -50,7 +50,12 @@
 // # What goes on the wire
 //
 // A chunk of zeroes, or one that was sent lately (wire: the window), is only named; of one that is much like what was sent of its
-// place lately, the difference goes; the rest is compressed with zstd, frame by frame, the differences with it.
+// place lately, the difference goes; the rest is compressed with zstd, frame by frame, the differences with it. From the level "default" on,
+// where the link is the limit, a frame also refers to chunks that the mirror holds, wherever they are, and which look like what is to be
+// sent: they are the dictionary. Which these are the source knows from what it has sent in this life (refer.go, wire: Known), in at most some 80 MiB a mirror,
+// for the last 2 GiB of chunks; their content it reads from its volume, or from the newest snapshot, or cut of the history, at or below sync_ptr.
+// A reference that does not hold at the mirror is found by a digest before anything is made of it, and ends the session: for an hour the mirror is told
+// everything in full.
 // How hard it is tried follows from whether the link or the processors are short: adapt.go has the rule. Data that does not
 // shrink goes as it is, and costs a sample of each frame. Status says bytes before (DataBytes) and after (SentBytes).
 //

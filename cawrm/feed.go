@@ -35,6 +35,7 @@ type feed struct {
 	adopted   bool             // and its lineage; runReceive
 	diverged  bool             // it leaves its own branch for the source's
 	keep      bool             // what it has got of a jump epoch is the source's
+	refers    bool             // its frames may refer to what the volume shows
 	tail      bool             // it has records that the source lacks
 	staged    chan struct{}    // an epoch was staged as a whole; closed when there will be no more
 	answer    chan struct{}    // committed has moved
@@ -85,6 +86,9 @@ func (f *feed) stop(err error) {
 // run feeds the volume until the link or the volume fails, or stop. Then the volume stands at the last whole epoch that
 // arrived, and is free. The error says why it ended.
 func (f *feed) run(r *wire.Reader) error {
+	if f.refers {
+		r.Resolve(f.resolve)
+	}
 	var commit, answer sync.WaitGroup
 	commit.Go(f.runCommit)
 	answer.Go(f.runAnswer)
@@ -177,6 +181,10 @@ func (f *feed) lost(err error) error {
 	case errors.Is(err, wire.ErrMagic), errors.Is(err, wire.ErrChecksum), errors.Is(err, wire.ErrInvalid),
 		errors.Is(err, wire.ErrUnexpected):
 		return refusef(wire.CodeGarbage, "mirror %q: %v", f.t.name, err)
+	case errors.Is(err, wire.ErrReference) && f.t.v.Status().Failed != nil:
+		return f.failed(f.t.v.Status().Failed)
+	case errors.Is(err, wire.ErrReference):
+		return refusef(wire.CodeReference, "mirror %q: %v", f.t.name, err)
 	}
 	return fmt.Errorf("link lost: %w", err)
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // offered are the capabilities that both sides have.
-const offered = wire.CapSnapshots | wire.CapCheck | wire.CapContainer
+const offered = wire.CapSnapshots | wire.CapCheck | wire.CapContainer | wire.CapReferences
 
 // handshake says HELLO, hears where the mirror stands, checks that it can be this volume's, and returns from where
 // to go on, and the turn of the lineage that it has said. What is wrong is told to the peer too.
@@ -20,7 +20,8 @@ func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, turn uin
 		return from, 0, errNoSource
 	}
 	_, durable := m.v.Pointers()
-	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Capabilities: offered, Volume: info.Volume,
+	m.taken = m.offer() // at most
+	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Capabilities: m.taken, Volume: info.Volume,
 		Container: info.Container, Size: info.Size, DurablePtr: durable, Name: m.target.Name, Lineage: info.Lineage})
 	if err != nil {
 		return from, 0, fmt.Errorf("%w: %w", errLocal, err)
@@ -66,10 +67,10 @@ func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (from aodi.CutFrom, err
 		return from, &refusal{wire.CodeVersion, err.Error()}
 	case err != nil:
 		return from, &refusal{wire.CodeGarbage, err.Error()}
-	case w.Capabilities&^offered != 0:
-		return from, refusef(wire.CodeLied, "peer %q takes capabilities %#x that were not offered", w.Name, w.Capabilities&^offered)
+	case w.Capabilities&^m.taken != 0:
+		return from, refusef(wire.CodeLied, "peer %q takes capabilities %#x that were not offered", w.Name, w.Capabilities&^m.taken)
 	}
-	m.taken = w.Capabilities
+	m.taken, m.container = w.Capabilities, w.Container
 	m.mu.Lock()
 	m.checks = w.Capabilities&wire.CapCheck != 0
 	m.mu.Unlock()

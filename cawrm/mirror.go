@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cawrm/aodi"
+	"cawrm/aodi/format"
 	"cawrm/cawrm/wire"
 )
 
@@ -72,6 +73,9 @@ type Mirror struct {
 	limiter        limiter       // runSend's
 	commits, links atomic.Uint64 // acknowledged commits that moved sync_ptr; connections
 	taken          uint64        // the capabilities of the session; runSync and what it starts
+	container      format.UUID   // the peer's, where it says so; the same
+	known          *known        // what the mirror holds; the same
+	plain          time.Time     // no references before; runSync
 
 	cancel   context.CancelFunc
 	done     chan struct{}
@@ -330,7 +334,7 @@ var errNoSource = errors.New("source volume: an empty mirror itself, no source h
 func slow(err error) bool {
 	var r *refusal
 	if errors.As(err, &r) {
-		return r.code != wire.CodeBusy && r.code != wire.CodeClosing
+		return r.code != wire.CodeBusy && r.code != wire.CodeClosing && r.code != wire.CodeReference
 	}
 	return errors.Is(err, errLocal) || errors.Is(err, errTrust) || errors.Is(err, wire.ErrMagic) || errors.Is(err, wire.ErrVersion)
 }
@@ -365,11 +369,14 @@ func (m *Mirror) run(ctx context.Context, l *link, r *wire.Reader) (progress boo
 	if err != nil {
 		return false, fmt.Errorf("%w: read the log at %d: %w", errLocal, from.Position, err)
 	}
+	m.recollect(from, turn)
 	if err := m.up(from.Position, l.identity()); err != nil {
 		log.Close()
 		return false, err
 	}
-	return m.ship(ctx, l, r, log, from, turn)
+	progress, err = m.ship(ctx, l, r, log, from, turn)
+	m.lacked(err)
+	return progress, err
 }
 
 func (m *Mirror) connect(ctx context.Context) (*link, error) {

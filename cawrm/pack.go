@@ -18,6 +18,7 @@ type traffic struct {
 	zeroes  atomic.Int64 // of them, chunks of zeroes
 	repeats atomic.Int64 // of them, chunks that the peer had just got
 	deltas  atomic.Int64 // of them, chunks of which the peer had just got most
+	refs    atomic.Int64 // bytes of chunks that the peer had, and that frames referred to
 	cpu     atomic.Int64 // processor time of packing, ns
 	level   atomic.Int32
 }
@@ -25,6 +26,7 @@ type traffic struct {
 // runPack makes frames of what runRead has read, as small as there is time for.
 func (s *shipment) runPack(ctx context.Context) {
 	var p wire.Packer
+	s.m.refer(&p)
 	defer p.Release()
 	a := newAdapt(time.Now())
 	for {
@@ -59,6 +61,10 @@ func (s *shipment) pack(p *wire.Packer, ep *epoch, level wire.Level) (cpu time.D
 		level = wire.LevelOff
 	case CompressFast:
 		level = wire.LevelFast
+	case CompressMore:
+		level = wire.LevelDefault
+	case CompressHard:
+		level = wire.LevelBetter
 	case CompressBest:
 		level = wire.LevelBest
 	}
@@ -94,5 +100,6 @@ func (t *traffic) shipped(ep *epoch) {
 	t.zeroes.Add(int64(ep.frame.Zeroes) * format.ChunkSize)
 	t.repeats.Add(int64(ep.frame.Repeats) * format.ChunkSize)
 	t.deltas.Add(int64(ep.frame.Deltas) * format.ChunkSize)
+	t.refs.Add(int64(ep.frame.References) * format.ChunkSize)
 	t.level.Store(int32(ep.level))
 }

@@ -25,7 +25,9 @@ type Compression string
 const (
 	CompressAuto Compression = "auto" // as much as the link leaves time for
 	CompressOff  Compression = "off"
-	CompressFast Compression = "fast" // the lowest level, always
+	CompressFast Compression = "fast" // the lowest level, always; frames refer to nothing
+	CompressMore Compression = "default"
+	CompressHard Compression = "better"
 	CompressBest Compression = "best" // the highest, always
 )
 
@@ -72,7 +74,7 @@ func (s *Settings) Set(key, text string) (err error) {
 	case "schedule":
 		next.Schedule, err = ParseSchedule(text)
 	case "compress":
-		next.Compress, err = oneOf(text, CompressAuto, CompressOff, CompressFast, CompressBest)
+		next.Compress, err = oneOf(text, CompressAuto, CompressOff, CompressFast, CompressMore, CompressHard, CompressBest)
 	case "paused":
 		if next.Paused, err = strconv.ParseBool(text); err != nil {
 			err = fmt.Errorf("%q is neither true nor false", text)

@@ -45,7 +45,7 @@ func TestSettingsRefused(t *testing.T) {
 		{"limit=9999999G", "no rate"},
 		{"limit=1M&limit=2M", "twice"},
 		{"mode=sync", "async flush"},
-		{"compress=9", "auto off fast best"},
+		{"compress=9", "auto off fast default better best"},
 		{"paused=maybe", "true nor false"},
 		{"limit=%zz", "limit"},
 		{"schedule=9-17=1M", "time of day"},

@@ -52,6 +52,8 @@ type Status struct {
 	Jump        float64 // of a jump epoch that is being shipped: how much of the volume was gone over, 0 to 1; else 0
 	Loose       string  // of a loose target: filling or following; else ""
 
+	ReferenceBytes int64 // chunks of the mirror that frames referred to, to say what is new beside them
+
 	Flush        string    // of a mirror of a Source in flush mode: ok, blocked or degraded; else ""
 	FlushSince   time.Time // since when it is blocked or degraded
 	FlushWaiting int       // flushes that it has not committed yet
@@ -66,6 +68,7 @@ func (m *Mirror) Status() Status {
 	st.Limit, st.Identity = m.settings.limitAt(now), m.identity
 	t := &m.traffic
 	st.DataBytes, st.ZeroBytes, st.RepeatBytes, st.DeltaBytes = t.data.Load(), t.zeroes.Load(), t.repeats.Load(), t.deltas.Load()
+	st.ReferenceBytes = t.refs.Load()
 	st.PackSeconds, st.Level = time.Duration(t.cpu.Load()).Seconds(), wire.Level(t.level.Load()).String()
 	st.Commits, st.Links = m.commits.Load(), m.links.Load()
 	following := m.following

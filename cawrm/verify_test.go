@@ -26,10 +26,15 @@ func verify(t testing.TB, m *cawrm.Mirror, repair bool) *cawrm.Verification {
 // damage flips a bit of each place of the disk that holds this chunk. The volume must not be open: it would read its own memory.
 func damage(t testing.TB, d *disk.Memory, stamp uint64) {
 	t.Helper()
+	damageChunk(t, d, stamped(stamp))
+}
+
+func damageChunk(t testing.TB, d *disk.Memory, content []byte) {
+	t.Helper()
 	p, found := make([]byte, chunk), 0
 	for off := int64(0); off+chunk <= d.Size(); off += chunk {
 		check(t, d.ReadAt(p, off))
-		if bytes.Equal(p, stamped(stamp)) {
+		if bytes.Equal(p, content) {
 			p[99] ^= 1
 			check(t, d.WriteCached(p, off))
 			check(t, d.Sync())
@@ -37,7 +42,7 @@ func damage(t testing.TB, d *disk.Memory, stamp uint64) {
 		}
 	}
 	if found == 0 {
-		t.Fatalf("chunk %#x is nowhere on the disk", stamp)
+		t.Fatalf("chunk %s is nowhere on the disk", stampOf(content))
 	}
 }
 

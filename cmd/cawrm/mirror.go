@@ -76,7 +76,7 @@ WHAT IT HOLDS IS OVERWRITTEN. It is a point in time only after each flush; statu
 const settingsHelp = `KEY=VALUE is one of
   limit=10M burst=1M    at most so many bytes a second, and at once; or bits, as 100mbit
   schedule=...          other limits by time of day: [DAY[-DAY]@]HH:MM-HH:MM=RATE,...
-  compress=auto         or off, fast, best
+  compress=auto         or off, fast, default, better, best: how hard it is tried; from default on frames refer to what the mirror has
   mode=async            a client's flush returns when it is durable here (the default)
   mode=flush            FLUSH and FUA return when the mirror has committed them
   quorum=N              with several mirrors in flush mode: when N of them have (default 0: all)

@@ -169,6 +169,8 @@ type Mirror struct {
 
 	SnapshotDeclined string `json:"snapshot_declined,omitempty"` // @SNAP: why the mirror does not keep the last snapshot that it was told of
 
+	ReferenceBytes int64 `json:"reference_bytes"` // chunks of the mirror that frames referred to, to say what is new beside them
+
 	ZeroBytes   int64   `json:"zero_bytes"`   // of data_bytes, chunks of zeroes, which are not sent
 	RepeatBytes int64   `json:"repeat_bytes"` // of data_bytes, chunks that the mirror had just got, which are not sent again
 	DeltaBytes  int64   `json:"delta_bytes"`  // of data_bytes, chunks of which only the difference to what the mirror had just got was sent

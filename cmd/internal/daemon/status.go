@@ -171,6 +171,8 @@ func mirrorStatus(st cawrm.Status) control.Mirror {
 
 		EpochProgress: st.Jump,
 
+		ReferenceBytes: st.ReferenceBytes,
+
 		DataBytes:   st.DataBytes,
 		ZeroBytes:   st.ZeroBytes,
 		RepeatBytes: st.RepeatBytes,

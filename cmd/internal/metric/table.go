@@ -79,6 +79,8 @@ var mirrorRows = []row[control.Mirror]{
 		func(m control.Mirror) float64 { return float64(m.RepeatBytes) }},
 	{"cawrm_mirror_delta_bytes_total", "Of these, chunks of which only the difference to what the mirror had just got was sent.",
 		func(m control.Mirror) float64 { return float64(m.DeltaBytes) }},
+	{"cawrm_mirror_reference_bytes_total", "Chunks that the mirror had, and that frames referred to, to say what is new beside them.",
+		func(m control.Mirror) float64 { return float64(m.ReferenceBytes) }},
 	{"cawrm_mirror_pack_seconds_total", "Processor time that making them smaller took.", func(m control.Mirror) float64 { return m.PackSeconds }},
 	{"cawrm_mirror_commits_total", "Commits that the mirror acknowledged, each of one epoch or several.", func(m control.Mirror) float64 { return float64(m.Commits) }},
 	{"cawrm_mirror_links_total", "Connections that the mirror welcomed.", func(m control.Mirror) float64 { return float64(m.Links) }},
