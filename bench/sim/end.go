@@ -37,6 +37,7 @@ func (w *world) drain() {
 	w.doing = "drain"
 	for _, n := range w.nodes {
 		for _, m := range n.mirrors {
+			w.count("chunks referred to", int(m.Status().ReferenceBytes/chunkSize))
 			set := m.Settings()
 			set.Paused = false
 			m.Change(set)

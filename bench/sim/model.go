@@ -200,14 +200,22 @@ func (m *model) chunks(first, last int64, to kind) []record {
 	return []record{{kind: to, lba: first, count: last - first}}
 }
 
-// fill writes a sector that tells its stamp in each of its words.
-func fill(b []byte, stamp uint64) {
-	if stamp == 0 {
-		clear(b)
-		return
+// word is one of a sector's. Those of its begin tell the stamp; the others only which of a few kinds it is of, so that chunks look like each
+// other, and mirrors are referred to what they have.
+func word(stamp uint64, at int) uint64 {
+	switch {
+	case stamp == 0:
+		return 0
+	case at < sectorSize/8:
+		return stamp + uint64(at)<<48
 	}
+	return (stamp%8<<32 + uint64(at) + 1) * 0x9e3779b97f4a7c15
+}
+
+// fill writes a sector.
+func fill(b []byte, stamp uint64) {
 	for i := 0; i < sectorSize; i += 8 {
-		binary.LittleEndian.PutUint64(b[i:], stamp+uint64(i)<<48)
+		binary.LittleEndian.PutUint64(b[i:], word(stamp, i))
 	}
 }
 
@@ -218,12 +226,8 @@ func read(b []byte) (c content, err error) {
 		stamp := binary.LittleEndian.Uint64(s)
 		c[i] = stamp
 		for k := 8; k < sectorSize; k += 8 {
-			want := stamp + uint64(k)<<48
-			if stamp == 0 {
-				want = 0
-			}
-			if got := binary.LittleEndian.Uint64(s[k:]); got != want {
-				return c, fmt.Errorf("sector %d is torn: stamp %d at its begin, %d at byte %d", i, stamp, got-uint64(k)<<48, k)
+			if got, want := binary.LittleEndian.Uint64(s[k:]), word(stamp, k); got != want {
+				return c, fmt.Errorf("sector %d is torn: stamp %d at its begin, %#x instead of %#x at byte %d", i, stamp, got, want, k)
 			}
 		}
 	}

@@ -220,7 +220,7 @@ func (c *config) options(w *world, n *node) aodi.Options {
 }
 
 func (c *config) mirror(w *world, from, to *node, host *network.Host) cawrm.MirrorConfig {
-	return cawrm.MirrorConfig{ID: to.name, URL: "cawrm://" + to.name + "/vm", Window: c.window, KeepAlive: c.keepAlive,
+	return cawrm.MirrorConfig{ID: to.name, URL: "cawrm://" + to.name + "/vm" + c.settings, Window: c.window, KeepAlive: c.keepAlive,
 		ReadTimeout: c.readTimeout, Dial: host.Dial, Logger: w.logger(from.name)}
 }
 

@@ -1,10 +1,12 @@
 package sim
 
 import (
+	"strings"
 	"time"
 
 	"cawrm/aodi"
 	"cawrm/aodi/disk"
+	"cawrm/cawrm/wire"
 	recovery "cawrm/recover"
 )
 
@@ -32,7 +34,12 @@ func (w *world) pointers() {
 			continue
 		}
 		for i, m := range n.mirrors {
-			sync := m.Status().SyncPtr // before the mirror's own position, which only grows
+			st := m.Status()
+			sync := st.SyncPtr // before the mirror's own position, which only grows
+
+			if strings.Contains(st.LastError, wire.ErrOtherContent.Error()) { // it holds all the same: but nothing rots here
+				w.fatal("references", "%s: of %s: %s", n.name, n.children[i].name, st.LastError)
+			}
 			_, durable := n.v.Pointers()
 			if n.d.isDead() {
 				break

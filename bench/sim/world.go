@@ -29,6 +29,7 @@ type config struct {
 	window          int64
 	keepAlive       time.Duration
 	readTimeout     time.Duration
+	settings        string // of mirrors, as in a URL
 	steps           int
 	history         aodi.HistoryWindow
 	space           space
@@ -114,6 +115,9 @@ func newWorld(t *testing.T, seed uint64, tl *tally) *world {
 	w.roles = rand.New(rand.NewPCG(seed, 0x401e5)).IntN(2) == 0 // a draw of its own: all others stay
 	if w.roles {
 		w.cfg.space.segments = [4]uint64{} // tails that are kept are more than was reckoned with
+	}
+	if rand.New(rand.NewPCG(seed, 0xc0de)).IntN(2) == 0 { // another one
+		w.cfg.settings = "?compress=default" // frames refer to what the mirror has, however fast the line
 	}
 	w.net = network.New(w.split())
 	s, a, b, c := w.node("s"), w.node("a"), w.node("b"), w.node("c")
