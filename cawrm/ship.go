@@ -318,6 +318,10 @@ func (s *shipment) openCut(at aodi.Position, stop *aodi.SnapshotInfo) error {
 		cut.Close()
 		return err
 	}
+	if next := s.next(at); stop == nil && next != nil && next.Position < cut.End {
+		cut.Close() // it was made since there was none: the jump would go over it
+		return nil
+	}
 	s.first, s.behind = false, s.behind && stop != nil
 	if cut.End <= at {
 		cut.Close()
