@@ -28,7 +28,7 @@ func (t *target) follower(l *link, h *wire.Hello) *Mirror {
 		cfg := MirrorConfig{ID: fmt.Sprintf("follower-%.4s", h.Container), ReadTimeout: t.p.cfg.ReadTimeout, Logger: t.p.log, Peer: t.p, Name: t.name}
 		cfg.setDefaults()
 		m = &Mirror{v: t.v, cfg: cfg, target: Target{Addr: host, Name: h.Name}, log: t.p.log.With("mirror", cfg.ID), changed: make(chan struct{}),
-			handing: make(chan *handing), jump: -1, syncPtr: start(t.v), guest: true}
+			handing: make(chan *handing), jump: -1, syncPtr: start(t.v), guest: true, reached: h.Container}
 		m.settings = guestSettings(t.v.Mirrors(), cfg.ID)
 		t.followers[h.Container] = m
 	}

@@ -73,6 +73,7 @@ func (m *Mirror) welcome(r *wire.Reader, info aodi.Info) (from aodi.CutFrom, err
 	m.taken, m.container = w.Capabilities, w.Container
 	m.mu.Lock()
 	m.checks = w.Capabilities&wire.CapCheck != 0
+	m.reached = w.Container
 	m.mu.Unlock()
 	switch {
 	case w.Volume.IsZero():

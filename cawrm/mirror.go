@@ -92,8 +92,9 @@ type Mirror struct {
 	interrupt  context.CancelFunc // ends the session that is under way, or the wait for the next
 	changed    chan struct{}      // closed and replaced when the settings change
 	connected  bool
-	identity   string // of the peer, see link.identity
-	contacted  bool   // the peer has said where it stands, in this life
+	identity   string      // of the peer, see link.identity
+	reached    format.UUID // the container that the mirror is, when it has said so; `container`, for Status
+	contacted  bool        // the peer has said where it stands, in this life
 	reason     string
 	following  bool // the other side is the primary and feeds this volume, over this mirror's connection
 	lastErr    string

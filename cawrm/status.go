@@ -35,22 +35,23 @@ type Status struct {
 	SyncPtr     aodi.Position
 	LagRecords  uint64
 	LagBytes    int64
-	LagSeconds  float64 // age of the oldest record that the mirror lacks, 0 when it lacks none
-	RateBps     float64 // bits of data acknowledged per second, lately
-	ETASeconds  float64 // until the lag is gone at this rate; 0 when it is, -1 when nobody can tell
-	SentBytes   int64   // put on the wire since Start
-	DataBytes   int64   // of chunks that were shipped with that, before anything was done to them
-	ZeroBytes   int64   // of DataBytes, chunks of zeroes, which are not sent
-	RepeatBytes int64   // of DataBytes, chunks that the peer had just got, which are not sent again
-	DeltaBytes  int64   // of DataBytes, chunks of which only the difference to what the peer had just got was sent
-	PackSeconds float64 // processor time that making it smaller took
-	Identity    string  // what the peer has proved to be, last: "certificate NAME, ...", "secret"; "": nothing, the link is not encrypted
-	Limit       int64   // bytes a second at most, by the settings and the time of day; 0: none
-	Level       string  // of compression, of the last epoch: off, fast, default, better, best
-	Commits     uint64  // acknowledged since Start, each of one epoch or several
-	Links       uint64  // connections that the peer welcomed since Start
-	Jump        float64 // of a jump epoch that is being shipped: how much of the volume was gone over, 0 to 1; else 0
-	Loose       string  // of a loose target: filling or following; else ""
+	LagSeconds  float64     // age of the oldest record that the mirror lacks, 0 when it lacks none
+	RateBps     float64     // bits of data acknowledged per second, lately
+	ETASeconds  float64     // until the lag is gone at this rate; 0 when it is, -1 when nobody can tell
+	SentBytes   int64       // put on the wire since Start
+	DataBytes   int64       // of chunks that were shipped with that, before anything was done to them
+	ZeroBytes   int64       // of DataBytes, chunks of zeroes, which are not sent
+	RepeatBytes int64       // of DataBytes, chunks that the peer had just got, which are not sent again
+	DeltaBytes  int64       // of DataBytes, chunks of which only the difference to what the peer had just got was sent
+	PackSeconds float64     // processor time that making it smaller took
+	Identity    string      // what the peer has proved to be, last: "certificate NAME, ...", "secret"; "": nothing, the link is not encrypted
+	Container   format.UUID // that the mirror is; zero until it has said so
+	Limit       int64       // bytes a second at most, by the settings and the time of day; 0: none
+	Level       string      // of compression, of the last epoch: off, fast, default, better, best
+	Commits     uint64      // acknowledged since Start, each of one epoch or several
+	Links       uint64      // connections that the peer welcomed since Start
+	Jump        float64     // of a jump epoch that is being shipped: how much of the volume was gone over, 0 to 1; else 0
+	Loose       string      // of a loose target: filling or following; else ""
 
 	ReferenceBytes int64 // chunks of the mirror that frames referred to, to say what is new beside them
 
@@ -65,7 +66,7 @@ func (m *Mirror) Status() Status {
 	now := time.Now()
 	st := Status{ID: m.cfg.ID, URL: m.target.base(), Reason: m.reason, LastError: m.lastErr, LastErrorAt: m.lastErrAt,
 		SyncPtr: m.syncPtr, RateBps: 8 * m.rate.perSecond(now), SentBytes: m.sent.Load()}
-	st.Limit, st.Identity = m.settings.limitAt(now), m.identity
+	st.Limit, st.Identity, st.Container = m.settings.limitAt(now), m.identity, m.reached
 	t := &m.traffic
 	st.DataBytes, st.ZeroBytes, st.RepeatBytes, st.DeltaBytes = t.data.Load(), t.zeroes.Load(), t.repeats.Load(), t.deltas.Load()
 	st.ReferenceBytes = t.refs.Load()

@@ -23,13 +23,24 @@ func (d *daemon) status() control.Status {
 		c.NBD, c.Peer = nbd, peer
 		if v.err == nil && !v.cfg.Rescue {
 			c.addFeed(v.cfg.Name, feeds, len(peer) > 0)
+			fed := v.mirrors()
 			for _, m := range server.Followers(v.cfg.Name) {
-				c.Mirrors = append(c.Mirrors, mirrorStatus(m.Status()))
+				if st := m.Status(); !fedElsewhere(st, fed) {
+					c.Mirrors = append(c.Mirrors, mirrorStatus(st))
+				}
 			}
 		}
 		s.Volumes = append(s.Volumes, c.Volume)
 	}
 	return s
+}
+
+// fedElsewhere tells that a mirror which once came by itself is fed by now as one of those that have an address: it is shown as that one
+// alone, and not as one that is down too.
+func fedElsewhere(guest cawrm.Status, mirrors []cawrm.Status) bool {
+	return guest.State == cawrm.StateDown && slices.ContainsFunc(mirrors, func(m cawrm.Status) bool {
+		return m.Container == guest.Container && (m.State == cawrm.StateSyncing || m.State == cawrm.StateSynced)
+	})
 }
 
 // status is what the volume says of itself.
