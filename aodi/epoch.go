@@ -263,7 +263,7 @@ func (v *Volume) Commit() (Position, error) {
 	for i := range batches {
 		s := &batches[i]
 		if err := v.showStagedLocked(s); err != nil {
-			v.torn.Store(true)
+			v.torn = true
 			return v.shown(), v.fail(err)
 		}
 		v.shownPlace, v.shownLogged = s.after, s.logged

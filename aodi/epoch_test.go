@@ -379,7 +379,7 @@ func TestMarks(t *testing.T) {
 }
 
 // TestEpochIsNeverShownInPart ensures that a mirror whose disk fails any one read of a commit shows the content before the
-// epoch, or after it, or none, and after it was opened again one of the two.
+// epoch, or after it, or none, also to who began to read before it failed; and after it was opened again one of the two.
 func TestEpochIsNeverShownInPart(t *testing.T) {
 	const chunks = 1200 // three leaves
 	torn := 0
@@ -406,10 +406,20 @@ func TestEpochIsNeverShownInPart(t *testing.T) {
 			t.Fatal(err)
 		}
 		left := i
-		failing := false
+		var failing atomic.Bool
+		beside := make(chan []byte, 1) // what a reader saw who began when the read failed; nil: an error
 		dst = open(t, &disk.Faulty{Disk: dm, Rule: func(op disk.Op, _ int64, _ int) error {
-			if op == disk.OpRead && failing {
+			if op == disk.OpRead && failing.Load() {
 				if left--; left == -1 {
+					failing.Store(false)
+					go func() {
+						p := make([]byte, chunks*chunk)
+						if dst.ReadAt(p, 0) != nil {
+							p = nil
+						}
+						beside <- p
+					}()
+					time.Sleep(2 * time.Millisecond) // until it waits for the map
 					return syscall.EIO
 				}
 			}
@@ -427,11 +437,17 @@ func TestEpochIsNeverShownInPart(t *testing.T) {
 		if err := errors.Join(r.Next(end, 8<<20, &b), dst.Stage(&b, true)); err != nil {
 			t.Fatal(err)
 		}
-		failing = true
+		failing.Store(true)
 		_, err = dst.Commit()
-		failing, over = false, left >= 0
-		if over != (err == nil) {
+		failing.Store(false)
+		if over = left >= 0; over != (err == nil) {
 			t.Fatalf("read %d failed, commit: %v", i, err)
+		}
+		if !over {
+			if p := <-beside; p != nil && (binary.LittleEndian.Uint64(p) != binary.LittleEndian.Uint64(p[1199*chunk:]) ||
+				binary.LittleEndian.Uint64(p) != binary.LittleEndian.Uint64(p[100*chunk:])) {
+				t.Fatalf("read %d failed: who read meanwhile saw a mixture of two epochs", i)
+			}
 		}
 		whole := func(v *aodi.Volume) {
 			t.Helper()

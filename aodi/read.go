@@ -51,9 +51,6 @@ func (v *Volume) read(at *snapshot, p []byte, off int64, wait bool) error {
 	if v.isClosed() {
 		return ErrClosed
 	}
-	if at == nil && v.torn.Load() {
-		return v.failure()
-	}
 	for len(p) > 0 {
 		lba, in := uint64(off/chunkSize), int(off%chunkSize)
 		n := min(len(p)&^(chunkSize-1), readStep*chunkSize)
@@ -132,6 +129,9 @@ func (v *Volume) readChunksOnce(at *snapshot, lba uint64, p []byte, wait bool) e
 func (v *Volume) lookUp(of *snapshot, lba uint64, p []byte, refs []ref, wait bool) error {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
+	if err := v.tornLocked(of); err != nil {
+		return err
+	}
 	var leaf []byte
 	for i := range refs {
 		at := lba + uint64(i)
@@ -156,6 +156,15 @@ func (v *Volume) lookUp(of *snapshot, lba uint64, p []byte, refs []ref, wait boo
 			r = format.Unmapped
 		}
 		refs[i] = r
+	}
+	return nil
+}
+
+// tornLocked is an error when what is read is the volume and a part of an epoch is in its map. It is asked with each look into the
+// map: who waits for that lock while an epoch is shown must not go on when that has failed.
+func (v *Volume) tornLocked(of *snapshot) error {
+	if of == nil && v.torn {
+		return v.failure()
 	}
 	return nil
 }
@@ -299,6 +308,9 @@ func (v *Volume) extents(at *snapshot, off, n int64, fn func(n int64, flags uint
 func (v *Volume) extent(of *snapshot, off, end int64) (stop int64, flags uint32, err error) {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
+	if err := v.tornLocked(of); err != nil {
+		return 0, 0, err
+	}
 	lba, last := uint64(off/chunkSize), uint64((end+chunkSize-1)/chunkSize)
 	index := lba / format.RefsPerPage
 	at, leaf, err := v.treeLocked(of).next(index, (last+format.RefsPerPage-1)/format.RefsPerPage)

@@ -153,7 +153,7 @@ type Volume struct {
 	corrupt         atomic.Uint64
 	mended          atomic.Uint64
 	failed          atomic.Pointer[error]
-	torn            atomic.Bool // an epoch is in the map in part, since the disk failed: nothing is read any more
+	torn            bool // an epoch is in the map in part, since the disk failed: nothing is read any more; guarded by mapMu
 	closing         chan struct{}
 	closeOnce       sync.Once
 	wg              sync.WaitGroup
