@@ -1,7 +1,6 @@
 package aodi
 
 import (
-	"errors"
 	"maps"
 	"slices"
 
@@ -27,7 +26,8 @@ type frozen struct {
 	ticket  uint64
 	head    metaHead
 
-	catalogBytes []byte
+	catalogBytes [][]byte      // its parts
+	catalogAt    []format.Phys // their first chunks
 }
 
 // frozenPage is a page of the closed generation and the place that it gets.
@@ -43,7 +43,8 @@ type frozenPage struct {
 type metaBatch struct {
 	segment, chunk uint32
 	pages          []*frozenPage
-	catalog        int // catalog chunks instead of pages
+	catalog        int // so many chunks of the catalog instead of pages
+	part, number   int // of which part, and what number the first has
 }
 
 type metaSeal struct {
@@ -90,7 +91,7 @@ func (v *Volume) freeze(flags uint32, snap *snapshot, change func()) (*frozen, e
 		v.freezeSnapshotLocked(f, snap)
 		f.catalog.Snapshots = append(f.catalog.Snapshots, f.snap.entry())
 	}
-	if f.catalogBytes, err = f.catalog.Encode(nil); err != nil {
+	if f.catalogBytes, err = f.catalog.Parts(v.geo); err != nil {
 		return nil, err
 	}
 	if err = v.collectDeadLocked(f); err == nil {
@@ -128,12 +129,16 @@ func (v *Volume) metaLocked(f *frozen, flags uint32) format.Meta {
 		}
 		count, free = count-1, free-1
 	}
+	catalog := format.CatalogPart{}
+	if len(v.catalogParts) > 0 {
+		catalog = v.catalogParts[0]
+	}
 	return format.Meta{Flags: flags, Seq: v.ckpt.seq, Container: v.super.Container, Volume: v.volume, Size: v.Size(),
 		Position: v.shown(), Time: v.now().UnixNano(), MapRoot: v.main.tree.root, MapHeight: uint32(v.main.tree.height),
 		SegRoot: v.segs.tree.root, SegHeight: segmentTreeHeight, Segments: count, Free: free,
 		Log: v.shownPlace, Incarnation: v.incarnation, Logged: v.shownLogged, Mapped: uint64(v.main.mapped),
 		MetaSegment: f.head.segment, MetaChunk: f.head.chunk, MetaNext: f.head.next,
-		Catalog: v.catalogRef, CatalogLen: uint32(len(f.catalogBytes)), Capacity: v.promised,
+		Catalog: catalog.Ref, CatalogLen: catalog.Len, Capacity: v.promised,
 		HistoryFl: v.HistoryFloor(), TrimFloor: v.HistoryFloor(), Jump: v.coming.meta(),
 		ColdSegment: v.cold.segment, ColdChunk: v.cold.chunk, Live: uint64(v.segs.live)}
 }
@@ -321,35 +326,37 @@ func (v *Volume) nextMetaSegmentLocked(f *frozen) error {
 	return nil
 }
 
-// placeCatalogLocked places the catalog, in chunks that follow each other.
+// placeCatalogLocked places the catalog, each part in chunks that follow each other. All of it is written with each checkpoint: some
+// hundred bytes a snapshot.
 func (v *Volume) placeCatalogLocked(f *frozen) error {
-	for i, n := 0, catalogChunks(v.catalogLen); i < n; i++ {
-		if err := v.dropPageLocked(format.MakeRef(v.catalogRef.Phys()+format.Phys(i), 0)); err != nil {
+	for _, p := range v.catalogParts {
+		for i := range p.Chunks() {
+			if err := v.dropPageLocked(format.MakeRef(p.Ref.Phys()+format.Phys(i), 0)); err != nil {
+				return err
+			}
+		}
+	}
+	number := 0
+	for k, part := range f.catalogBytes {
+		n := format.CatalogPart{Len: uint32(len(part))}.Chunks()
+		if err := v.beginMetaBatchLocked(f, uint32(n)); err != nil {
 			return err
 		}
-	}
-	n := catalogChunks(uint32(len(f.catalogBytes)))
-	v.catalogRef, v.catalogLen = format.Unmapped, uint32(len(f.catalogBytes))
-	if n == 0 {
-		return nil
-	}
-	if n+1 > int(v.geo.Slots()) || n > format.MaxEntries {
-		return errors.New("the catalog of mirrors and snapshots does not fit a segment")
-	}
-	if err := v.beginMetaBatchLocked(f, uint32(n)); err != nil {
-		return err
-	}
-	f.batches[len(f.batches)-1].catalog = n
-	for i := range n {
-		phys, err := v.takeMetaChunkLocked(f, format.Entry{Birth: Position(v.ckpt.seq), LBA: uint64(i), Kind: format.KindPage, Count: treeCatalog})
-		if err != nil {
-			return err
-		}
-		if i == 0 {
-			v.catalogRef = format.MakeRef(phys, format.Sum(f.catalogBytes))
+		b := &f.batches[len(f.batches)-1]
+		b.catalog, b.part, b.number = n, k, number
+		f.catalogAt = append(f.catalogAt, v.geo.Phys(f.head.segment, f.head.chunk))
+		for range n {
+			if _, err := v.takeMetaChunkLocked(f, v.catalogEntry(number)); err != nil {
+				return err
+			}
+			number++
 		}
 	}
+	v.catalogParts = format.Chain(f.catalogBytes, f.catalogAt)
 	return nil
 }
 
-func catalogChunks(n uint32) int { return int(n+chunkSize-1) / chunkSize }
+// catalogEntry is the inverse map of a chunk of the catalog, but for its checksum.
+func (v *Volume) catalogEntry(number int) format.Entry {
+	return format.Entry{Birth: Position(v.ckpt.seq), LBA: uint64(number), Kind: format.KindPage, Count: treeCatalog}
+}

@@ -131,8 +131,8 @@ func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 		base: opt.Base, incarnation: m.Incarnation, promised: m.Capacity,
 		arena: &arena{gen: 1}, pages: newPageReader(d, c.Geo), shownSegment: noSegment,
 		hasIdentity: m.Flags&format.FlagNoIdentity == 0, volume: m.Volume,
-		catalogRef: m.Catalog, catalogLen: m.CatalogLen,
-		logged: m.Logged, commit: newTurn(), clean: newTurn(), relief: newRelief(), ready: newReadiness(), reaper: newReaper(), closing: make(chan struct{}),
+		catalogParts: []format.CatalogPart{{Ref: m.Catalog, Len: m.CatalogLen}},
+		logged:       m.Logged, commit: newTurn(), clean: newTurn(), relief: newRelief(), ready: newReadiness(), reaper: newReaper(), closing: make(chan struct{}),
 		queue: make(chan write, 4*batchBuffers), slots: make([]format.Entry, c.Geo.Slots())}
 	v.capacity.Store(m.Capacity)
 	v.mirror.Store(m.Flags&format.FlagMirror != 0)
@@ -321,20 +321,18 @@ func fillSlots(slots []format.Entry, at uint32, h *format.BatchHeader) {
 }
 
 func (v *Volume) loadCatalog() error {
-	if v.catalogLen > 0 {
-		b := make([]byte, v.catalogLen)
-		off := int64(v.catalogRef.Phys()) * chunkSize
-		if err := v.d.ReadAt(b, off); err != nil {
-			return err
-		}
-		if !v.catalogRef.Matches(format.Sum(b)) {
-			return &CorruptError{Disk: v.d.Name(), What: "catalog", Offset: off}
-		}
-		var err error
-		if v.catalog, err = format.DecodeCatalog(b); err != nil {
-			return fmt.Errorf("%s: %w", v.d.Name(), err)
-		}
+	off := int64(0)
+	c, err := format.ReadCatalog(v.catalogParts[0], func(p format.CatalogPart) ([]byte, error) {
+		b := make([]byte, p.Len)
+		off = int64(p.Ref.Phys()) * chunkSize
+		return b, v.d.ReadAt(b, off)
+	})
+	if errors.Is(err, format.ErrChecksum) {
+		return &CorruptError{Disk: v.d.Name(), What: "catalog", Offset: off}
+	} else if err != nil {
+		return fmt.Errorf("%s: %w", v.d.Name(), err)
 	}
+	v.catalog, v.catalogParts = c, c.Places
 	if v.hasIdentity && len(v.catalog.Lineage) == 0 {
 		v.catalog.Lineage = []format.Lineage{{ID: v.volume}}
 	}

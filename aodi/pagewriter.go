@@ -107,14 +107,14 @@ func (w *pageWriter) batch(b *metaBatch) error {
 	data := w.buf[chunkSize : (1+n)*chunkSize]
 	if b.catalog > 0 {
 		clear(data)
-		copy(data, w.f.catalogBytes)
+		copy(data, w.f.catalogBytes[b.part])
 	}
 	for i, p := range b.pages {
 		w.render(data[i*chunkSize:(i+1)*chunkSize], p)
 		h.Entries = append(h.Entries, w.v.pageEntry(p))
 	}
 	for i := range b.catalog {
-		h.Entries = append(h.Entries, format.Entry{Birth: Position(w.f.meta.Seq), LBA: uint64(i), Kind: format.KindPage, Count: treeCatalog})
+		h.Entries = append(h.Entries, w.v.catalogEntry(b.number+i))
 	}
 	for i := range h.Entries {
 		sum := format.Sum(data[i*chunkSize : (i+1)*chunkSize])

@@ -24,7 +24,6 @@ import (
 var (
 	ErrNoSnapshot     = errors.New("no such snapshot")
 	ErrSnapshotExists = errors.New("there is a snapshot of that name")
-	ErrCatalogFull    = errors.New("the container's catalog is full")
 	ErrSnapshotInUse  = errors.New("the snapshot is in use")
 )
 
@@ -109,11 +108,6 @@ func (v *Volume) admitSnapshotLocked(name string) error {
 	}
 	if v.snapshotLocked(name) != nil {
 		return ErrSnapshotExists
-	}
-	c := v.catalogLocked()
-	c.Snapshots = append(c.Snapshots, format.Snapshot{Name: name})
-	if n, err := c.Encode(nil); err != nil || catalogChunks(uint32(len(n)))+1 > int(v.geo.Slots()) {
-		return fmt.Errorf("%w with %d snapshots; delete some: %w", ErrCatalogFull, len(v.snaps), syscall.ENOSPC)
 	}
 	return nil
 }
@@ -238,12 +232,12 @@ func (f *frozen) completeCatalog(w *pageWriter) error {
 	if !moved {
 		return nil
 	}
-	b, err := f.catalog.Encode(nil)
-	if err == nil && len(b) != len(f.catalogBytes) {
+	parts, err := f.catalog.Parts(w.v.geo)
+	if err == nil && !slices.EqualFunc(parts, f.catalogBytes, func(a, b []byte) bool { return len(a) == len(b) }) {
 		err = errors.New("the catalog has changed its length")
 	}
 	if err == nil {
-		f.catalogBytes, f.meta.Catalog = b, format.MakeRef(f.meta.Catalog.Phys(), format.Sum(b))
+		f.catalogBytes, f.meta.Catalog = parts, format.Chain(parts, f.catalogAt)[0].Ref
 	}
 	return err
 }

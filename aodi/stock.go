@@ -19,7 +19,7 @@ import (
 
 // stockForMeta is how many of the stock are for checkpoints: for two, so that the first can be spent on what frees segments. mapMu is held.
 func (v *Volume) stockForMeta() int {
-	return 1 + int((v.stockPages()+2*catalogSlack)/int64(v.geo.Slots()))
+	return 1 + int((v.stockPages()+2*(catalogSlack+v.snapshotChunksLocked()))/int64(v.geo.Slots()))
 }
 
 // stockWhole is how many segments the whole stock has, with those for cleaning. mapMu is held.

@@ -136,8 +136,7 @@ type Volume struct {
 	cold         coldHead
 	still        int // who lets nothing be moved now
 	catalog      format.Catalog
-	catalogRef   ref
-	catalogLen   uint32
+	catalogParts []format.CatalogPart // where the newest checkpoint has it
 	hasIdentity  bool
 	volume       format.UUID
 

@@ -127,7 +127,7 @@ func (f *feed) heed(r *wire.Reader) error {
 	err = aodi.CheckSnapshotName(w.Name)
 	if err == nil {
 		err = f.t.v.MirrorSnapshot(aodi.SnapshotInfo{Name: w.Name, Position: w.Position, Time: time.Unix(0, w.Time), Size: w.Size})
-		if err != nil && !errors.Is(err, aodi.ErrSnapshotExists) && !errors.Is(err, aodi.ErrCatalogFull) {
+		if err != nil && !errors.Is(err, aodi.ErrSnapshotExists) {
 			return f.failed(err)
 		}
 	}

@@ -153,29 +153,24 @@ func (k *checker) loadCatalog() {
 
 // ReadCatalog reads a checkpoint's catalog. Errors: the disk's, format.ErrChecksum, format.ErrInvalid, with the place.
 func ReadCatalog(d disk.Disk, c *Container) (format.Catalog, error) {
-	m := &c.Meta
-	if m.CatalogLen == 0 {
-		return format.Catalog{}, nil
-	}
-	off := int64(m.Catalog.Phys()) * format.ChunkSize
-	fail := func(err error) (format.Catalog, error) {
-		return format.Catalog{}, fmt.Errorf("catalog (byte %d, %d bytes): %w", off, m.CatalogLen, err)
-	}
-	if !m.Catalog.HasData() || off+int64(m.CatalogLen) > d.Size() {
-		return fail(fmt.Errorf("its place is not in a segment: %w", format.ErrInvalid))
-	}
-	b := make([]byte, m.CatalogLen) // at most format.MaxCatalog
-	if err := d.ReadAt(b, off); err != nil {
-		return fail(err)
-	}
-	if !m.Catalog.Matches(format.Sum(b)) {
-		return fail(format.ErrChecksum)
-	}
-	cat, err := format.DecodeCatalog(b)
+	return readCatalog(d, format.CatalogPart{Ref: c.Meta.Catalog, Len: c.Meta.CatalogLen})
+}
+
+func readCatalog(d disk.Disk, first format.CatalogPart) (format.Catalog, error) {
+	at := first
+	cat, err := format.ReadCatalog(first, func(p format.CatalogPart) ([]byte, error) {
+		at = p
+		off := int64(p.Ref.Phys()) * format.ChunkSize
+		if off+int64(p.Len) > d.Size() {
+			return nil, fmt.Errorf("its place is not in a segment: %w", format.ErrInvalid)
+		}
+		b := make([]byte, p.Len) // at most format.MaxCatalog
+		return b, d.ReadAt(b, off)
+	})
 	if err != nil {
-		return fail(err)
+		err = fmt.Errorf("catalog (byte %d, %d bytes): %w", int64(at.Ref.Phys())*format.ChunkSize, at.Len, err)
 	}
-	return cat, nil
+	return cat, err
 }
 
 // checkCatalog looks at what the catalog says (C3), once the end of the log is known.

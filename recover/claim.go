@@ -106,10 +106,12 @@ func (k *checker) claimAll() {
 	k.claims = k.claims[:n]
 	clear(k.claims)
 	m := &k.c.Meta
-	if k.c.Meta.CatalogLen > 0 && m.Catalog.HasData() {
-		for i := uint64(0); i*format.ChunkSize < uint64(m.CatalogLen); i++ {
-			r := format.MakeRef(m.Catalog.Phys()+format.Phys(i), 0)
-			k.claim(r, pageClaim(treeCatalog, 0, i, r))
+	number := uint64(0)
+	for _, p := range k.rep.Catalog.Places {
+		for i := range p.Chunks() {
+			r := format.MakeRef(p.Ref.Phys()+format.Phys(i), 0)
+			k.claim(r, pageClaim(treeCatalog, 0, number, r))
+			number++
 		}
 	}
 	k.walk(k.segmentForest(func(uint64, [][]byte) {}))

@@ -48,11 +48,12 @@ func (m *mender) readCatalog() (anew bool) {
 	if m.catalog, err = ReadCatalog(m.d, m.c); err == nil {
 		return false
 	}
+	stays := m.catalog.Places
 	if seq, ok := m.earlierCatalog(); ok {
 		m.did("catalog: %v; taken from checkpoint %d", err, seq)
 		return true
 	}
-	m.catalog = format.Catalog{Lineage: []format.Lineage{{ID: m.meta.Volume}}}
+	m.catalog = format.Catalog{Lineage: []format.Lineage{{ID: m.meta.Volume}}, Places: stays}
 	m.cannot("catalog: %v, and there is no earlier copy; mirrors and lineage are forgotten", err)
 	return m.rescue // on a disk it stays as it is
 }
@@ -63,7 +64,7 @@ func (m *mender) earlierCatalog() (seq uint64, ok bool) {
 	for seg := range uint32(m.c.Meta.Segments) {
 		s.open(seg)
 		m.batches(seg, format.BatchMeta, m.geo.Slots(), func(at uint32, h *format.BatchHeader) {
-			if len(h.Entries) == 0 || h.Entries[0].Count != treeCatalog || h.Seq > m.c.Meta.Seq || ok && h.Seq <= seq {
+			if len(h.Entries) == 0 || h.Entries[0].Count != treeCatalog || h.Entries[0].LBA != 0 || h.Seq > m.c.Meta.Seq || ok && h.Seq <= seq {
 				return
 			}
 			if c, err := m.catalogAt(seg, at, h); err == nil {
@@ -86,7 +87,8 @@ func (m *mender) catalogAt(seg, at uint32, h *format.BatchHeader) (format.Catalo
 	for n+4 <= len(b) && (b[n] != 0 || b[n+1] != 0) {
 		n += 4 + int(b[n+2]) + int(b[n+3])<<8
 	}
-	return format.DecodeCatalog(b[:min(n, len(b))])
+	b = b[:min(n, len(b))]
+	return readCatalog(m.d, format.CatalogPart{Ref: format.MakeRef(m.geo.Phys(seg, at+1), format.Sum(b)), Len: uint32(len(b))})
 }
 
 // batches calls do for the headers of a segment's batches of that kind, one behind the other, below chunk end. It

@@ -141,8 +141,10 @@ func (m *mender) writeTrees(catalogAnew bool) error {
 			return err
 		}
 	}
-	for i := uint32(0); i*format.ChunkSize < m.meta.CatalogLen && m.w.good(m.meta.Catalog); i++ {
-		m.used.set(m.meta.Catalog.Phys() + format.Phys(i))
+	for _, p := range m.catalog.Places {
+		for i := 0; i < p.Chunks() && m.w.good(p.Ref); i++ {
+			m.used.set(p.Ref.Phys() + format.Phys(i))
+		}
 	}
 	m.count(int(m.meta.MapHeight)-1, m.meta.MapRoot, true)
 	m.countOthers()
@@ -188,24 +190,43 @@ func (m *mender) countBefore() {
 }
 
 func (m *mender) placeCatalog() error {
-	b, err := m.catalog.Encode(nil)
+	parts, err := m.catalog.Parts(m.geo)
 	if err != nil {
 		return err
 	}
-	m.meta.Catalog, m.meta.CatalogLen = format.Unmapped, uint32(len(b))
-	sum := format.Sum(b)
-	b = append(b, make([]byte, (format.ChunkSize-len(b)%format.ChunkSize)%format.ChunkSize)...)
-	for i, n := 0, len(b)/format.ChunkSize; i < n; i++ {
-		part := b[i*format.ChunkSize : (i+1)*format.ChunkSize]
-		p, err := m.w.add(format.Entry{Birth: format.Position(m.meta.Seq), LBA: uint64(i), Kind: format.KindPage, Count: treeCatalog, CRC: format.Sum(part)}, part, n-i)
-		if err != nil {
+	m.meta.Catalog, m.meta.CatalogLen, m.catalog.Places = format.Unmapped, 0, nil
+	numbers, at := make([]int, len(parts)+1), make([]format.Phys, len(parts))
+	for k, b := range parts {
+		numbers[k+1] = numbers[k] + format.CatalogPart{Len: uint32(len(b))}.Chunks()
+	}
+	for k := len(parts) - 1; k >= 0; k-- { // each has the place of the next in it
+		m.catalog.Places = format.Chain(parts, at)
+		if at[k], err = m.placePart(parts[k], numbers[k]); err != nil {
 			return err
 		}
-		if i == 0 {
-			m.meta.Catalog = format.MakeRef(p, sum)
-		}
+	}
+	if len(parts) > 0 {
+		m.catalog.Places = format.Chain(parts, at)
+		m.meta.Catalog, m.meta.CatalogLen = m.catalog.Places[0].Ref, m.catalog.Places[0].Len
 	}
 	return nil
+}
+
+// placePart writes a part of the catalog and returns where its first chunk is.
+func (m *mender) placePart(b []byte, number int) (first format.Phys, err error) {
+	n := format.CatalogPart{Len: uint32(len(b))}.Chunks()
+	b = append(slices.Clone(b), make([]byte, n*format.ChunkSize-len(b))...)
+	for i := range n {
+		part := b[i*format.ChunkSize : (i+1)*format.ChunkSize]
+		p, err := m.w.add(format.Entry{Birth: format.Position(m.meta.Seq), LBA: uint64(number + i), Kind: format.KindPage, Count: treeCatalog, CRC: format.Sum(part)}, part, n-i)
+		if err != nil {
+			return 0, err
+		}
+		if i == 0 {
+			first = p
+		}
+	}
+	return first, nil
 }
 
 // placeRows writes the whole segment table anew. Its own pages are counted in it, so they get their places first.

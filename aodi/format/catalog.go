@@ -1,8 +1,11 @@
 package format
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
-// MaxCatalog bounds an encoded catalog, in bytes.
+// MaxCatalog bounds a part of an encoded catalog, in bytes.
 const MaxCatalog = 128 * ChunkSize
 
 // Lineage is one link of the chain that says which histories agree: from Start on, records belong to ID.
@@ -69,7 +72,19 @@ type Catalog struct {
 	Snapshots []Snapshot
 	Clones    []Clone
 	Base      *Base // nil: no clone
+
+	Places []CatalogPart // ReadCatalog: where it stands
+	more   CatalogPart
 }
+
+// CatalogPart is a part of an encoded catalog: chunks that follow each other.
+type CatalogPart struct {
+	Ref Ref // its first chunk, and the checksum of all its bytes
+	Len uint32
+}
+
+// Chunks is how many chunks the part takes.
+func (p CatalogPart) Chunks() int { return int(p.Len+ChunkSize-1) / ChunkSize }
 
 const (
 	itemHeader   = 4
@@ -78,16 +93,18 @@ const (
 	itemSnapshot = 3
 	itemClone    = 4
 	itemBase     = 5
+	itemMore     = 6
 	itemNext     = 17
+
+	moreBytes = 12
 
 	idLength  = 1<<14 - 1
 	idKept    = 1 << 15 // beside the length of a mirror's id
 	idLineage = 1 << 14 // and this one: a lineage follows
 )
 
-// Encode appends the catalog's bytes to b. Errors: a catalog or an item that is too large.
+// Encode appends the catalog's bytes to b. Errors: an item that is too large.
 func (c *Catalog) Encode(b []byte) ([]byte, error) {
-	start := len(b)
 	var err error
 	item := func(kind uint16, fill func([]byte) []byte) {
 		at := len(b)
@@ -147,31 +164,98 @@ func (c *Catalog) Encode(b []byte) ([]byte, error) {
 			return append(putString(le.AppendUint64(append(b, s.Container[:]...), uint64(s.Position)), s.Snapshot), s.Path...)
 		})
 	}
-	if err == nil && len(b)-start > MaxCatalog {
-		err = fmt.Errorf("catalog of %d bytes is too large (at most %d)", len(b)-start, MaxCatalog)
-	}
 	return b, err
+}
+
+// Parts encodes the catalog in parts that fit a segment each. All but the last end with an item that leads to the next, which Chain
+// completes.
+func (c *Catalog) Parts(g Geometry) ([][]byte, error) {
+	b, err := c.Encode(nil)
+	if err != nil || len(b) == 0 {
+		return nil, err
+	}
+	most := min(MaxCatalog, int(g.Slots()-1)*ChunkSize)
+	var parts [][]byte
+	for len(b) > most {
+		n := 0
+		for {
+			next := n + itemHeader + int(le.Uint16(b[n+2:]))
+			if next+itemHeader+moreBytes > most {
+				break
+			}
+			n = next
+		}
+		if n == 0 {
+			return nil, fmt.Errorf("an item of the catalog does not fit a segment of %d bytes", g.SegmentBytes())
+		}
+		part := le.AppendUint16(le.AppendUint16(slices.Clone(b[:n]), itemMore), moreBytes)
+		parts, b = append(parts, append(part, make([]byte, moreBytes)...)), b[n:]
+	}
+	return append(parts, b), nil
+}
+
+// Chain lets each part lead to the next, of which at[i] is the first chunk.
+func Chain(parts [][]byte, at []Phys) []CatalogPart {
+	places := make([]CatalogPart, len(parts))
+	for i := len(parts) - 1; i >= 0; i-- { // a part's checksum is in the one before
+		if p := parts[i]; i+1 < len(parts) {
+			le.PutUint64(p[len(p)-moreBytes:], uint64(places[i+1].Ref))
+			le.PutUint32(p[len(p)-4:], places[i+1].Len)
+		}
+		places[i] = CatalogPart{MakeRef(at[i], Sum(parts[i])), uint32(len(parts[i]))}
+	}
+	return places
+}
+
+// ReadCatalog reads a catalog from its first part on. read reads a part's bytes. Errors: read's, ErrChecksum, ErrInvalid; Places are
+// those up to there then.
+func ReadCatalog(first CatalogPart, read func(CatalogPart) ([]byte, error)) (c Catalog, err error) {
+	seen := map[Ref]bool{}
+	for next := first; next.Len > 0; next = c.more {
+		c.more = CatalogPart{}
+		if next.Len > MaxCatalog || !next.Ref.HasData() || seen[next.Ref] {
+			return Catalog{Places: c.Places}, fmt.Errorf("part %d: its place is not in a segment, or not its own: %w", len(c.Places), ErrInvalid)
+		}
+		seen[next.Ref], c.Places = true, append(c.Places, next)
+		b, err := read(next)
+		if err == nil && !next.Ref.Matches(Sum(b)) {
+			err = ErrChecksum
+		}
+		if err == nil {
+			err = c.decode(b)
+		}
+		if err != nil {
+			return Catalog{Places: c.Places}, err
+		}
+	}
+	return c, nil
 }
 
 // DecodeCatalog reads what Encode wrote. Errors: ErrInvalid with the place.
 func DecodeCatalog(b []byte) (Catalog, error) {
 	var c Catalog
+	err := c.decode(b)
+	return c, err
+}
+
+// decode adds what a part has.
+func (c *Catalog) decode(b []byte) error {
 	for at := 0; at < len(b); {
 		bad := fmt.Errorf("catalog, byte %d: %w", at, ErrInvalid)
-		if len(b)-at < 4 {
-			return c, bad
+		if len(b)-at < 4 || c.more.Len > 0 {
+			return bad
 		}
 		kind, n := le.Uint16(b[at:]), int(le.Uint16(b[at+2:]))
 		at += 4
 		if len(b)-at < n {
-			return c, bad
+			return bad
 		}
 		if !c.decodeItem(kind, b[at:at+n]) {
-			return c, bad
+			return bad
 		}
 		at += n
 	}
-	return c, nil
+	return nil
 }
 
 func (c *Catalog) decodeItem(kind uint16, p []byte) bool {
@@ -207,6 +291,12 @@ func (c *Catalog) decodeItem(kind uint16, p []byte) bool {
 		}
 		n.Path = string(p)
 		c.Clones = append(c.Clones, n)
+	case itemMore:
+		if len(p) != moreBytes {
+			return false
+		}
+		c.more = CatalogPart{Ref(le.Uint64(p)), le.Uint32(p[8:])}
+		return c.more.Len > 0
 	case itemBase:
 		if len(p) < 24 || c.Base != nil {
 			return false

@@ -50,7 +50,8 @@
 //
 // # Catalog (catalog.go)
 //
-// What has no fixed number: lineage, mirrors, snapshots. Items one after the other, in chunks that follow each other:
+// What has no fixed number: lineage, mirrors, snapshots. Items one after the other, in chunks that follow each other; the meta chunk
+// leads to them. What is more than 128 chunks, or than a segment takes, goes on elsewhere, where the last item leads:
 //
 //	 0      2       4
 //	+------+-------+- - - - - - - -+
@@ -60,6 +61,7 @@
 //	                                        logged 8, log: segment 4, chunk 4, next 4, prev crc 4, seq 8; name
 //	                                      4 clone: snapshot's length 2, snapshot, name's length 2, name, path
 //	                                      5 base: container 16, position 8, snapshot's length 2, snapshot, path
+//	                                      6 more: reference 8 (with the checksum of all its bytes), bytes 4
 //	                                     17 next: as lineage; all of them take the place of the lineage when the jump
 //	                                        epoch that is under way is whole
 //
