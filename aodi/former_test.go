@@ -61,3 +61,60 @@ func TestReadFormer(t *testing.T) {
 	v.Close()
 	has("closed", false, 2, end)
 }
+
+// TestReadReplaced ensures that content which was replaced is found while it stands in the log, without a snapshot, once somebody has asked
+// for that to be remembered; and that what took its place there is not taken for it.
+func TestReadReplaced(t *testing.T) {
+	d := newDisk(t, 64<<20)
+	create(t, d, 64*chunk, 32)
+	v := open(t, d, quiet)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(stamp uint64) bool {
+		p := make([]byte, chunk)
+		got := v.ReadFormer(7, format.Sum(stamped(stamp)), 0, p)
+		if got && !bytes.Equal(p, stamped(stamp)) {
+			t.Errorf("content %d is another", stamp)
+		}
+		return got
+	}
+	put := func(stamp uint64) {
+		t.Helper()
+		must(v.WriteAt(stamped(stamp), 7*chunk, true))
+	}
+	put(1)
+	put(2)
+	if has(1) {
+		t.Error("remembered, though nobody has asked")
+	}
+	v.RememberReplaced()
+	put(3)
+	if !has(2) || has(1) || !has(3) {
+		t.Error("in memory: what was replaced last is not found, or more than that")
+	}
+	fill := func() { // its batch leaves the memory
+		t.Helper()
+		for i := range uint64(5000) {
+			must(v.WriteAt(stamped(100+i), int64(8+i%32)*chunk, false))
+			if i%500 == 0 {
+				must(v.Checkpoint())
+			}
+		}
+		must(v.Flush())
+	}
+	if fill(); !has(2) || !has(3) {
+		t.Error("it is not found on the disk")
+	}
+	put(4)
+	if !has(3) {
+		t.Error("what was replaced last is not found on the disk")
+	}
+	if fill(); has(3) || !has(4) {
+		t.Error("its segment was not used again: this test tries nothing")
+	}
+	must(v.Close())
+}

@@ -37,7 +37,11 @@ func (v *Volume) mapChunksLocked(h *head, lba uint64, phys format.Phys, sums []u
 		slot := lba % format.RefsPerPage
 		n := min(len(sums), int(format.RefsPerPage-slot))
 		for i := range n {
-			d.drop(slot+uint64(i), refAt(leaf, slot+uint64(i)))
+			old := refAt(leaf, slot+uint64(i))
+			d.drop(slot+uint64(i), old)
+			if h == v.main {
+				v.replaced.note(lba+uint64(i), old)
+			}
 			setRef(leaf, slot+uint64(i), format.MakeRef(phys+format.Phys(i), sums[i]))
 		}
 		h.mapped += int64(n)

@@ -137,6 +137,7 @@ type Volume struct {
 	still        int // who lets nothing be moved now
 	catalog      format.Catalog
 	catalogParts []format.CatalogPart // where the newest checkpoint has it
+	replaced     replaced
 	hasIdentity  bool
 	volume       format.UUID
 

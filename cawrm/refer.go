@@ -52,6 +52,7 @@ func (m *Mirror) refer(p *wire.Packer) {
 	if m.known == nil {
 		return
 	}
+	m.v.RememberReplaced()
 	p.Refer(&wire.References{Known: &m.known.Known, Acked: m.acked, Read: func(lba uint64, crc uint32, chunk []byte) bool {
 		return m.v.ReadFormer(lba, crc, m.acked(), chunk)
 	}})

@@ -41,7 +41,7 @@ func again(t *testing.T, v *aodi.Volume, m *cawrm.Mirror, between func()) {
 }
 
 // TestReferences ensures, over TCP, that what looks like something that the mirror has costs little: what stands elsewhere on the volume, and
-// what stood in its place and is in a snapshot still.
+// what stood in its place and is in a snapshot still, or in the log.
 func TestReferences(t *testing.T) {
 	v, mv := newSource(t, 4096), newMirror(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -84,6 +84,15 @@ func TestReferences(t *testing.T) {
 		again(t, v, m, func() { put(1000, func(seed uint64) []byte { return shifted(seed + n) }) })
 	}); sent > full/5 {
 		t.Errorf("%d bytes for what was changed a little in its place, %d for all of it", sent, full)
+	}
+	put(2000, func(seed uint64) []byte { return code(seed + 2*n) })
+	synced(t, v, m)
+	again(t, v, m, func() {})
+	if sent := cost("in its place, without a snapshot", func() {
+		put(2000, func(seed uint64) []byte { return shifted(seed + 2*n) })
+		synced(t, v, m)
+	}); sent > full/5 {
+		t.Errorf("%d bytes for what was changed a little in its place and is only in the log, %d for all of it", sent, full)
 	}
 }
 
