@@ -15,7 +15,8 @@ import (
 //	          write it has the record, too, and without the record nothing that would lie outside the volume
 //	checkpoint  the size in the meta chunk is the one at its position, since both change under the locks under which the
 //	          position is taken; rolling forward, also from the checkpoint before, comes by the record again
-//	mirror    it gets the record in order, and has the size when the epoch is shown. A jump epoch begins with the size at its
+//	mirror    it gets the record in order, and has the size when the epoch is shown. An empty one takes its source's size before any
+//	          record, so a source says it when it is durable: it could be lost, and a mirror that is larger be refused for ever. A jump epoch begins with the size at its
 //	          end, which holds for the coming map at once (its records may lie there) and for the volume when that takes its place
 //	snapshots, and moments of the history, have the size that the volume had then
 //
@@ -62,11 +63,15 @@ func (v *Volume) putSizeLocked(b *batch, size, had int64) error {
 	if err := v.enterLocked(b.segment); err != nil {
 		return v.fail(err)
 	}
+	grows := size > v.Size()
 	if err := v.growLocked(v.main, size); err != nil {
 		return v.fail(err)
 	}
 	b.hdr.Entries = append(b.hdr.Entries, format.Entry{Birth: v.logEnd, LBA: uint64(had / chunkSize), Kind: format.KindSize, Count: uint32((size - had) / chunkSize)})
 	v.logEnd++
+	if grows {
+		v.grownTo = v.logEnd
+	}
 	v.setShown(v.logEnd)
 	if b.full() {
 		v.closeBatchLocked(true)

@@ -138,6 +138,7 @@ type Volume struct {
 	catalog      format.Catalog
 	catalogParts []format.CatalogPart // where the newest checkpoint has it
 	replaced     replaced
+	grownTo      Position // behind the record of the size; 0: not of this life
 	hasIdentity  bool
 	volume       format.UUID
 
@@ -306,6 +307,7 @@ type Info struct {
 	Role              Role
 	HasIdentity       bool // false only for an empty mirror that no source has reached yet
 	Size              int64
+	GrownTo           Position // Size is durable when durable_ptr is there
 	Lineage           []format.Lineage
 	Turn              uint64 // how often the lineage has changed in this life: one that is back is not the same history
 	Base              string // of a clone: the snapshot that it is made of
@@ -316,7 +318,7 @@ func (v *Volume) Info() Info {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	i := Info{Container: v.super.Container, Volume: v.volume, Role: v.Role(), HasIdentity: v.hasIdentity,
-		Size: v.Size(), Lineage: append([]format.Lineage(nil), v.catalog.Lineage...), Turn: v.turn}
+		Size: v.Size(), GrownTo: v.grownTo, Lineage: append([]format.Lineage(nil), v.catalog.Lineage...), Turn: v.turn}
 	if v.base != nil {
 		i.Base = v.base.name
 	}

@@ -20,6 +20,9 @@ func (m *Mirror) handshake(l *link, r *wire.Reader) (from aodi.CutFrom, turn uin
 		return from, 0, errNoSource
 	}
 	_, durable := m.v.Pointers()
+	if info.GrownTo > durable {
+		return from, 0, errGrowing
+	}
 	m.taken = m.offer() // at most
 	hello, err := wire.AppendHello(nil, &wire.Hello{KeepAlive: m.cfg.KeepAlive, Capabilities: m.taken, Volume: info.Volume,
 		Container: info.Container, Size: info.Size, DurablePtr: durable, Name: m.target.Name, Lineage: info.Lineage})

@@ -328,8 +328,11 @@ var (
 // errLocal marks what is wrong on this side and needs no prompt retry.
 var errLocal = errors.New("source volume")
 
-// errNoSource passes by itself, and may do so soon.
-var errNoSource = errors.New("source volume: an empty mirror itself, no source has reached it yet")
+// These pass by themselves, and may do so soon.
+var (
+	errNoSource = errors.New("source volume: an empty mirror itself, no source has reached it yet")
+	errGrowing  = errors.New("source volume: its new size is not on stable storage yet")
+)
 
 // slow tells that trying again soon is of no use.
 func slow(err error) bool {

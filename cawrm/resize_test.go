@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"cawrm/aodi"
+	"cawrm/aodi/disk"
 	"cawrm/cawrm"
 )
 
@@ -64,6 +67,37 @@ func TestGrowIsMirrored(t *testing.T) {
 			t.Errorf("%d snapshots", len(x.Snapshots()))
 		}
 	}
+}
+
+// TestSizeThatIsLost ensures that an empty mirror does not take a size that its source can still lose, which would be refused ever after.
+func TestSizeThatIsLost(t *testing.T) {
+	n := newNetwork()
+	d := newDisk(t, aodi.CreateOptions{Size: 64 * chunk})
+	var failing atomic.Bool
+	v := openVolume(t, &disk.Faulty{Disk: d, Rule: func(op disk.Op, _ int64, _ int) error {
+		if op == disk.OpSync && failing.Load() {
+			return syscall.EIO
+		}
+		return nil
+	}}, aodi.Options{})
+	mirror := newMirror(t)
+	newSite(t, n, mirror)
+	failing.Store(true)
+	if err := v.Resize(600 * chunk); err == nil || v.Size() != 600*chunk {
+		t.Fatalf("%v, and %d bytes: this test tries nothing", err, v.Size())
+	}
+	m := startMirror(t, v, mirrorConfig(n))
+	eventually(t, "it says why it waits", func() bool { return strings.Contains(m.Status().Reason, "stable storage") }, func() any { return m.Status() })
+	if mirror.Info().HasIdentity {
+		t.Errorf("the mirror has taken %d bytes", mirror.Size())
+	}
+	m.Close()
+	_ = v.Close()
+	failing.Store(false)
+	v = openVolume(t, d, aodi.Options{})
+	m = startMirror(t, v, mirrorConfig(n))
+	write(t, v, 1, 1)
+	synced(t, v, m)
 }
 
 // TestGrowOfLooseTarget ensures that a plain server that is large enough goes on, and is zeroes where the volume has grown, whatever
