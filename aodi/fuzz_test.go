@@ -347,7 +347,7 @@ func FuzzCheck(f *testing.F) {
 			}
 			named(t, err)
 			for _, o := range []recovery.DumpOptions{{Segment: 0, LBA: 13}, {Segment: 1, LBA: 599, Verbose: true}} {
-				named(t, recovery.Dump(d, io.Discard, o))
+				named(t, recovery.Dump(d, o, recovery.Text(io.Discard)))
 			}
 		})
 	})

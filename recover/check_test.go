@@ -378,7 +378,7 @@ func TestCheckFinds(t *testing.T) {
 				fmt.Sprint(small.Broken) != fmt.Sprint(rep.Broken) {
 				t.Errorf("in many passes %v, in one %v, %v", small.Broken, rep.Broken, err)
 			}
-			p.must(recovery.Dump(p.d, &out, recovery.DumpOptions{Segment: int(p.meta.Log.Segment), LBA: 100, Verbose: true}))
+			p.must(recovery.Dump(p.d, recovery.DumpOptions{Segment: int(p.meta.Log.Segment), LBA: 100, Verbose: true}, recovery.Text(&out)))
 			for rule := range rep.Broken {
 				// An edited page or header no longer has the checksum that its entry says: C16 and C18, of the test's own making.
 				if rule != row.rule && !slices.Contains(row.also, rule) && rule != 16 && rule != 18 {

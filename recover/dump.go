@@ -21,17 +21,38 @@ type DumpOptions struct {
 	Verbose bool  // the entries of batches, and each segment in a line of its own
 }
 
+// Section is a part of a dump: a heading and rows of cells. Its form is for people, and may change.
+type Section struct {
+	Title string     `json:"title"`
+	Rows  [][]string `json:"rows"`
+}
+
 // DumpFile is Dump on a file or block device. It does not mind that somebody has it open, and says so.
-func DumpFile(path string, w io.Writer, o DumpOptions) error {
+func DumpFile(path string, o DumpOptions, emit func(Section) error) (used bool, err error) {
 	d, err := disk.OpenFile(path, true)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer d.Close()
-	if inUse(path) {
-		fmt.Fprintf(w, "%s is in use: what follows is its newest checkpoint, and what it holds may change meanwhile\n\n", path)
+	used = inUse(path)
+	return used, Dump(d, o, emit)
+}
+
+// Text returns what writes sections as aligned tables.
+func Text(w io.Writer) func(Section) error {
+	first := true
+	return func(s Section) error {
+		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+		if !first {
+			fmt.Fprintln(t)
+		}
+		first = false
+		fmt.Fprintln(t, s.Title)
+		for _, row := range s.Rows {
+			fmt.Fprintln(t, "  "+strings.Join(row, "\t"))
+		}
+		return t.Flush()
 	}
-	return Dump(d, w, o)
 }
 
 func inUse(path string) bool {
@@ -43,23 +64,25 @@ func inUse(path string) bool {
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
-// dumper writes aligned tables, one a section.
+// dumper gathers rows, one section after the other.
 type dumper struct {
-	d disk.Disk
-	c *Container
-	t *tabwriter.Writer
-	o DumpOptions
+	d    disk.Disk
+	c    *Container
+	o    DumpOptions
+	emit func(Section) error
+	now  Section
+	err  error // the first of emit
 
 	later []string // what the log behind the checkpoint says of the logical chunk that is looked up
 }
 
-// Dump writes what a container holds, for people. Errors: what Newest refuses, the disk's, w's.
-func Dump(d disk.Disk, w io.Writer, o DumpOptions) error {
+// Dump tells what a container holds, for people. Errors: what Newest refuses, the disk's, emit's.
+func Dump(d disk.Disk, o DumpOptions, emit func(Section) error) error {
 	c, err := Newest(d)
 	if err != nil {
 		return err
 	}
-	p := &dumper{d: d, c: c, t: tabwriter.NewWriter(w, 0, 8, 2, ' ', 0), o: o}
+	p := &dumper{d: d, c: c, o: o, emit: emit}
 	p.super()
 	if err := p.checkpoints(); err != nil {
 		return err
@@ -74,38 +97,44 @@ func Dump(d disk.Disk, w io.Writer, o DumpOptions) error {
 	}
 	for _, section := range sections {
 		if err := section(); err != nil {
-			return err
+			return errors.Join(err, p.end())
 		}
 	}
-	return p.t.Flush()
+	return p.end()
 }
 
-// section ends the table before and puts a heading above the next.
+// section ends the one before.
 func (p *dumper) section(title string) {
-	p.t.Flush()
-	fmt.Fprintf(p.t, "\n%s\n", title)
+	_ = p.end() // kept
+	p.now = Section{Title: title}
 }
 
-// row writes cells in columns.
-func (p *dumper) row(cells ...any) {
-	for i, c := range cells {
-		if i > 0 {
-			fmt.Fprint(p.t, "\t")
-		}
-		fmt.Fprint(p.t, c)
+func (p *dumper) end() error {
+	if p.now.Title != "" && p.err == nil {
+		p.err = p.emit(p.now)
 	}
-	fmt.Fprintln(p.t)
+	p.now = Section{}
+	return p.err
+}
+
+// row adds cells in columns.
+func (p *dumper) row(cells ...any) {
+	row := make([]string, len(cells))
+	for i, c := range cells {
+		row[i] = fmt.Sprint(c)
+	}
+	p.now.Rows = append(p.now.Rows, row)
 }
 
 func (p *dumper) super() {
 	s := &p.c.Super
-	fmt.Fprintf(p.t, "super chunk (byte 0)\n")
-	p.row("  file", p.d.Name())
-	p.row("  bytes", fmt.Sprintf("%d, held on disk %s", p.d.Size(), size(p.d.Allocated())))
-	p.row("  container", s.Container)
-	p.row("  format", format.Version)
-	p.row("  created", when(s.Created))
-	p.row("  segment", fmt.Sprintf("%d chunks, %s; %d of them for the summary", s.SegmentChunks, size(p.c.Geo.SegmentBytes()), p.c.Geo.SummaryChunks))
+	p.section("super chunk (byte 0)")
+	p.row("file", p.d.Name())
+	p.row("bytes", fmt.Sprintf("%d, held on disk %s", p.d.Size(), size(p.d.Allocated())))
+	p.row("container", s.Container)
+	p.row("format", format.Version)
+	p.row("created", when(s.Created))
+	p.row("segment", fmt.Sprintf("%d chunks, %s; %d of them for the summary", s.SegmentChunks, size(p.c.Geo.SegmentBytes()), p.c.Geo.SummaryChunks))
 }
 
 func (p *dumper) checkpoints() error {
@@ -132,31 +161,31 @@ func (p *dumper) checkpoints() error {
 }
 
 func (p *dumper) meta(m *format.Meta) {
-	p.row("  sequence", m.Seq)
-	p.row("  time", when(m.Time))
-	p.row("  flags", flagNames(m.Flags))
-	p.row("  volume", m.Volume)
-	p.row("  size", fmt.Sprintf("%d, %s", m.Size, size(m.Size)))
-	p.row("  position", position(m.Position))
-	p.row("  history_floor", position(m.HistoryFl))
-	p.row("  trim_floor", position(m.TrimFloor))
-	p.row("  mapped", fmt.Sprintf("%d chunks, %s", m.Mapped, size(int64(m.Mapped)*format.ChunkSize)))
-	p.row("  live", fmt.Sprintf("%d chunks of data, %s", m.Live, size(int64(m.Live)*format.ChunkSize)))
-	p.row("  logged", fmt.Sprintf("%d chunks, %s", m.Logged, size(int64(m.Logged)*format.ChunkSize)))
-	p.row("  forward map", fmt.Sprintf("height %d, root %s", m.MapHeight, p.ref(m.MapRoot)))
-	p.row("  segment tree", fmt.Sprintf("height %d, root %s", m.SegHeight, p.ref(m.SegRoot)))
-	p.row("  catalog", fmt.Sprintf("%d bytes, %s", m.CatalogLen, p.ref(m.Catalog)))
-	p.row("  segments", fmt.Sprintf("%d, of these %d free", m.Segments, m.Free))
+	p.row("sequence", m.Seq)
+	p.row("time", when(m.Time))
+	p.row("flags", flagNames(m.Flags))
+	p.row("volume", m.Volume)
+	p.row("size", fmt.Sprintf("%d, %s", m.Size, size(m.Size)))
+	p.row("position", position(m.Position))
+	p.row("history_floor", position(m.HistoryFl))
+	p.row("trim_floor", position(m.TrimFloor))
+	p.row("mapped", fmt.Sprintf("%d chunks, %s", m.Mapped, size(int64(m.Mapped)*format.ChunkSize)))
+	p.row("live", fmt.Sprintf("%d chunks of data, %s", m.Live, size(int64(m.Live)*format.ChunkSize)))
+	p.row("logged", fmt.Sprintf("%d chunks, %s", m.Logged, size(int64(m.Logged)*format.ChunkSize)))
+	p.row("forward map", fmt.Sprintf("height %d, root %s", m.MapHeight, p.ref(m.MapRoot)))
+	p.row("segment tree", fmt.Sprintf("height %d, root %s", m.SegHeight, p.ref(m.SegRoot)))
+	p.row("catalog", fmt.Sprintf("%d bytes, %s", m.CatalogLen, p.ref(m.Catalog)))
+	p.row("segments", fmt.Sprintf("%d, of these %d free", m.Segments, m.Free))
 	capacity := "none"
 	if m.Capacity > 0 {
 		capacity = size(m.Capacity)
 	}
-	p.row("  capacity", capacity)
-	p.row("  incarnation", m.Incarnation)
-	p.row("  log goes on", fmt.Sprintf("segment %d chunk %d, then segment %d; batch %d after checksum %08x", m.Log.Segment, m.Log.Chunk, m.Log.Next, m.Log.Seq, m.Log.PrevCRC))
-	p.row("  pages go on", fmt.Sprintf("segment %d chunk %d, then segment %d", m.MetaSegment, m.MetaChunk, m.MetaNext))
+	p.row("capacity", capacity)
+	p.row("incarnation", m.Incarnation)
+	p.row("log goes on", fmt.Sprintf("segment %d chunk %d, then segment %d; batch %d after checksum %08x", m.Log.Segment, m.Log.Chunk, m.Log.Next, m.Log.Seq, m.Log.PrevCRC))
+	p.row("pages go on", fmt.Sprintf("segment %d chunk %d, then segment %d", m.MetaSegment, m.MetaChunk, m.MetaNext))
 	if m.ColdChunk > 0 {
-		p.row("  cold chunks go on", fmt.Sprintf("segment %d chunk %d", m.ColdSegment, m.ColdChunk))
+		p.row("cold chunks go on", fmt.Sprintf("segment %d chunk %d", m.ColdSegment, m.ColdChunk))
 	}
 }
 
@@ -204,18 +233,18 @@ func (p *dumper) catalog() {
 	}
 	p.section(fmt.Sprintf("catalog: %d links of lineage, %d mirrors, %d snapshots", len(cat.Lineage), len(cat.Mirrors), len(cat.Snapshots)))
 	for _, l := range cat.Lineage {
-		p.row("  lineage", l.ID, "from position "+position(l.Start))
+		p.row("lineage", l.ID, "from position "+position(l.Start))
 	}
 	for _, m := range cat.Mirrors {
-		p.row("  mirror", m.ID, "sync_ptr "+position(m.SyncPtr), m.URL)
+		p.row("mirror", m.ID, "sync_ptr "+position(m.SyncPtr), m.URL)
 	}
 	if b := cat.Base; b != nil {
-		p.row("  clone of", fmt.Sprintf("%q", b.Snapshot), "position "+position(b.Position), "in container "+b.Container.String(), b.Path)
+		p.row("clone of", fmt.Sprintf("%q", b.Snapshot), "position "+position(b.Position), "in container "+b.Container.String(), b.Path)
 	}
 	for _, c := range cat.Clones {
-		p.row("  clone", fmt.Sprintf("%q", c.Name), fmt.Sprintf("of %q", c.Snapshot), c.Path)
+		p.row("clone", fmt.Sprintf("%q", c.Name), fmt.Sprintf("of %q", c.Snapshot), c.Path)
 	}
 	for _, s := range cat.Snapshots {
-		p.row("  snapshot", fmt.Sprintf("%q", s.Name), "position "+position(s.Position), size(s.Size), when(s.Time), "root "+p.ref(s.Root), map[bool]string{true: "being deleted"}[s.Flags&format.FlagDeleting != 0])
+		p.row("snapshot", fmt.Sprintf("%q", s.Name), "position "+position(s.Position), size(s.Size), when(s.Time), "root "+p.ref(s.Root), map[bool]string{true: "being deleted"}[s.Flags&format.FlagDeleting != 0])
 	}
 }

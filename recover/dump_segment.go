@@ -11,7 +11,7 @@ import (
 // but for what they hold, share a line unless all is asked for.
 func (p *dumper) segments() error {
 	p.section("segments")
-	p.row("  segment", "state", "kind", "live", "of", "max position", "")
+	p.row("segment", "state", "kind", "live", "of", "max position", "")
 	var run, last format.SegmentRow
 	var from, live, n, free uint64
 	flush := func() {
@@ -22,7 +22,7 @@ func (p *dumper) segments() error {
 		if n > 1 {
 			name = fmt.Sprintf("%d-%d", from, from+n-1)
 		}
-		p.row("  "+name, stateName(run.State), kindName(run.Kind), live, n*uint64(p.c.Geo.Slots()), position(last.MaxPosition), p.headName(from, n))
+		p.row(""+name, stateName(run.State), kindName(run.Kind), live, n*uint64(p.c.Geo.Slots()), position(last.MaxPosition), p.headName(from, n))
 		n, live = 0, 0
 	}
 	err := p.rows(func(seg uint64, row format.SegmentRow) {
@@ -40,9 +40,9 @@ func (p *dumper) segments() error {
 	})
 	flush()
 	if err != nil {
-		p.row("  " + err.Error())
+		p.row(err.Error())
 	}
-	p.row(fmt.Sprintf("  %d free", free))
+	p.row(fmt.Sprintf("%d free", free))
 	return nil
 }
 
@@ -94,9 +94,9 @@ func (p *dumper) log() error {
 		}
 		return nil
 	})
-	p.row("  " + rollLine(&res, end))
+	p.row(rollLine(&res, end))
 	if err != nil {
-		p.row("  " + err.Error())
+		p.row(err.Error())
 	}
 	return nil
 }
@@ -112,7 +112,7 @@ func (p *dumper) segment() error {
 	s.open(seg)
 	p.section(fmt.Sprintf("segment %d (byte %d)", seg, s.off(0)))
 	p.summary(s)
-	p.row("  chunk", "kind", "batch", "positions", "data", "records", "incarnation", "checksum", "next", "time", "flags")
+	p.row("chunk", "kind", "batch", "positions", "data", "records", "incarnation", "checksum", "next", "time", "flags")
 	for at := uint32(0); at < p.c.Geo.Slots(); {
 		b, err := s.chunk(at)
 		if err != nil {
@@ -120,7 +120,7 @@ func (p *dumper) segment() error {
 		}
 		var h format.BatchHeader
 		if err := h.Decode(b); err != nil {
-			p.row(fmt.Sprintf("  %d: %v", at, err))
+			p.row(fmt.Sprintf("%d: %v", at, err))
 			break
 		}
 		note := batchFlags(h.Flags)
@@ -130,7 +130,7 @@ func (p *dumper) segment() error {
 		if seg == m.Log.Segment && at >= m.Log.Chunk || seg == m.MetaSegment && at >= m.MetaChunk {
 			note += " (behind the checkpoint)"
 		}
-		p.row(fmt.Sprintf("  %d", at), kindName(h.Kind), h.Seq, fmt.Sprintf("[%d, %d)", h.First, h.End), h.Data, len(h.Entries),
+		p.row(fmt.Sprintf("%d", at), kindName(h.Kind), h.Seq, fmt.Sprintf("[%d, %d)", h.First, h.End), h.Data, len(h.Entries),
 			h.Incarnation, fmt.Sprintf("%08x after %08x", format.HeaderCRC(b), h.PrevCRC), h.Next, when(h.Time), note)
 		if p.o.Verbose {
 			p.entries(at, h.Entries)
@@ -164,20 +164,20 @@ func (p *dumper) entries(at uint32, entries []format.Entry) {
 			i++
 			place = fmt.Sprint(i)
 		}
-		p.row(fmt.Sprintf("    %s: %s", place, entryName(e)))
+		p.row(fmt.Sprintf("  %s: %s", place, entryName(e)))
 	}
 }
 
 func (p *dumper) summary(s *segmentReader) {
 	sum, err := s.summary()
 	if err != nil {
-		p.row(fmt.Sprintf("  summary: %v", err))
+		p.row(fmt.Sprintf("summary: %v", err))
 		return
 	}
 	counts := map[format.Kind]int{}
 	for i := range sum.Slots {
 		counts[sum.Slots[i].Kind]++
 	}
-	p.row(fmt.Sprintf("  summary: segment %d, %s, incarnation %d, max position %d: %d headers, %d data, %d pages", sum.Segment, kindName(sum.Kind),
+	p.row(fmt.Sprintf("summary: segment %d, %s, incarnation %d, max position %d: %d headers, %d data, %d pages", sum.Segment, kindName(sum.Kind),
 		sum.Incarnation, sum.MaxPosition, counts[format.KindHeader], counts[format.KindData], counts[format.KindPage]))
 }

@@ -108,8 +108,8 @@ func TestFiles(t *testing.T) {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	var out strings.Builder
-	if err := recovery.DumpFile(path, &out, recovery.DumpOptions{Segment: -1, LBA: -1}); err != nil || strings.Contains(out.String(), "in use") {
-		t.Errorf("%v\n%s", err, out.String())
+	if used, err := recovery.DumpFile(path, recovery.DumpOptions{Segment: -1, LBA: -1}, recovery.Text(&out)); err != nil || used {
+		t.Errorf("in use: %v, %v\n%s", used, err, out.String())
 	}
 	v, err := aodi.Open(path, quiet)
 	if err != nil {
@@ -120,15 +120,16 @@ func TestFiles(t *testing.T) {
 		t.Errorf("check of an open container: %v", err)
 	}
 	out.Reset()
-	if err := recovery.DumpFile(path, &out, recovery.DumpOptions{Segment: 0, LBA: 3}); err != nil || !strings.Contains(out.String(), "in use") {
-		t.Errorf("%v\n%s", err, out.String())
+	if used, err := recovery.DumpFile(path, recovery.DumpOptions{Segment: 0, LBA: 3}, recovery.Text(&out)); err != nil || !used {
+		t.Errorf("in use: %v, %v\n%s", used, err, out.String())
 	}
 	other := filepath.Join(t.TempDir(), "other")
 	if err := os.WriteFile(other, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, checkErr := recovery.CheckFile(other, recovery.CheckOptions{})
-	for _, err := range []error{checkErr, recovery.DumpFile(other, &out, recovery.DumpOptions{Segment: -1, LBA: -1})} {
+	_, dumpErr := recovery.DumpFile(other, recovery.DumpOptions{Segment: -1, LBA: -1}, recovery.Text(&out))
+	for _, err := range []error{checkErr, dumpErr} {
 		if !errors.Is(err, format.ErrMagic) || !strings.Contains(err.Error(), other) {
 			t.Errorf("%v", err)
 		}
@@ -143,7 +144,7 @@ func TestDump(t *testing.T) {
 	p := newPatient(t)
 	dump := func(o recovery.DumpOptions) string {
 		var out strings.Builder
-		p.must(recovery.Dump(p.d, &out, o))
+		p.must(recovery.Dump(p.d, o, recovery.Text(&out)))
 		return out.String()
 	}
 	seg, _ := p.geo.Locate(p.ref(100).Phys())
@@ -180,7 +181,7 @@ func TestDump(t *testing.T) {
 		t.Errorf("a batch behind the checkpoint:\n%s", got)
 	}
 	var out strings.Builder
-	if err := recovery.Dump(p.d, &out, recovery.DumpOptions{Segment: 1 << 20, LBA: -1}); err == nil {
+	if err := recovery.Dump(p.d, recovery.DumpOptions{Segment: 1 << 20, LBA: -1}, recovery.Text(&out)); err == nil {
 		t.Error("a segment that does not exist was dumped")
 	}
 }
@@ -200,7 +201,7 @@ func TestDamageAnywhere(t *testing.T) {
 		}
 		var out strings.Builder
 		seg, _ := p.geo.Locate(format.Phys(off / chunk))
-		if err := recovery.Dump(p.d, &out, recovery.DumpOptions{Segment: int(seg), LBA: rng.Int64N(2000), Verbose: true}); err != nil {
+		if err := recovery.Dump(p.d, recovery.DumpOptions{Segment: int(seg), LBA: rng.Int64N(2000), Verbose: true}, recovery.Text(&out)); err != nil {
 			t.Error(err)
 		}
 		p.flip(off)

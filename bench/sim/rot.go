@@ -51,7 +51,7 @@ func (w *world) mend(n *node) {
 		d.Flip(rng)
 	}
 	win := w.cfg.windows[0]
-	_ = recovery.Dump(d, io.Discard, recovery.DumpOptions{Segment: rng.IntN(4), LBA: win.first, Verbose: true}) // it only must not panic
+	_ = recovery.Dump(d, recovery.DumpOptions{Segment: rng.IntN(4), LBA: win.first, Verbose: true}, recovery.Text(io.Discard)) // it only must not panic
 	r, err := recovery.Repair(d, recovery.CheckOptions{})
 	if err != nil {
 		w.count("rotten containers beyond repair", 1)

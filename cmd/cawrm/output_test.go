@@ -19,7 +19,6 @@ var withoutJSON = map[string]string{
 	"completion":       "its output is a script",
 	"manual man":       "writes pages",
 	"manual reference": "its output is Markdown",
-	"dump":             "for people who look at bytes; its form is free",
 	"help":             "text",
 	"bench crash":      "hidden, dies",
 	"bench inside":     "hidden, prints only JSON lines",
@@ -63,6 +62,7 @@ func TestJSON(t *testing.T) {
 	run(0, `"role": "mirror"`, "create", copied, "--mirror")
 	run(0, `"capacity": 67108864`, "create", other, "--size", "16M", "--capacity", "64M")
 	run(0, `"ok": true`, "check", disk)
+	run(0, `"title": "super chunk (byte 0)"`, "dump", disk, "--segment", "0")
 	run(0, `"changed": false`, "check", disk, "--repair")
 	config := writeFile(t, at("cawrm.toml"), "nbd = [\"unix:"+at("nbd")+"\"]\npeer = [\"127.0.0.1:0\"]\n[volume.db]\npath = \""+disk+"\"\n[volume.copy]\npath = \""+copied+"\"\n")
 	run(0, `"volumes": [`, "config", "check", config)
