@@ -166,6 +166,9 @@ func (v *Volume) checkpointLocked(flags uint32, snap *snapshot, change func()) (
 	if err == nil {
 		err = v.flip(&f.meta)
 	}
+	if err == nil && f.alone {
+		err = v.dropBefore(&f.meta)
+	}
 	if err != nil {
 		// The generation is closed and its places are given out: only opening again gets back to a known state.
 		return nil, v.fail(err)
@@ -235,11 +238,20 @@ func (v *Volume) flip(m *format.Meta) error {
 	if err := v.syncer.sync(); err != nil {
 		return err
 	}
-	if err := v.d.WriteCached(b, int64(1+m.Seq%2)*chunkSize); err != nil {
+	return v.putMeta(b, m.Seq)
+}
+
+// putMeta writes the meta chunk of a checkpoint, durably.
+func (v *Volume) putMeta(b []byte, seq uint64) error {
+	if err := v.d.WriteCached(b, int64(1+seq%2)*chunkSize); err != nil {
 		return err
 	}
 	return v.syncer.sync()
 }
+
+// dropBefore takes away the checkpoint before m, which is durable: should m be damaged, opening finds none, and not a map that leads to what is
+// not there any more. A crash in between leaves both, and m counts.
+func (v *Volume) dropBefore(m *format.Meta) error { return v.putMeta(make([]byte, chunkSize), m.Seq-1) }
 
 // unsettled are the maps that lead to pages in memory.
 func (v *Volume) unsettled() []*head {

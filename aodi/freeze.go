@@ -22,6 +22,7 @@ type frozen struct {
 	sealed  []uint32 // by then
 	void    []uint32 // held, free, and of no use any more
 	opened  int      // segments since the checkpoint before
+	alone   bool     // a segment is freed without which the checkpoint before is none any more
 	gen     uint64
 	ticket  uint64
 	head    metaHead
@@ -154,7 +155,7 @@ const sweepRows = 16 * format.RowsPerPage
 // a part of it used again, it would end early, and what was flushed behind it would be lost without a word. It is kept until
 // the next checkpoint has taken the place of the one before. So is a segment that was a head at the checkpoint before: recovery reads
 // back what is in it. Where space is short it is not: then one copy of the meta chunk
-// must do.
+// must do, and the checkpoint before is taken away before anything is put where it leads to (dropBefore).
 func (v *Volume) collectDeadLocked(f *frozen) error {
 	if err := v.segs.lookBack(sweepRows); err != nil {
 		return err
@@ -171,6 +172,7 @@ func (v *Volume) collectDeadLocked(f *frozen) error {
 		if r.Kind == format.BatchLog {
 			v.raiseFloor(min(r.MaxPosition, v.shown()))
 		}
+		f.alone = f.alone || v.segs.filled[seg] || v.segs.young[seg]
 		f.dead = append(f.dead, seg)
 		v.segs.taken[seg] = true // until the flip is durable
 		if err := v.segs.release(seg); err != nil {
