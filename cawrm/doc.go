@@ -53,7 +53,8 @@
 // place lately, the difference goes; the rest is compressed with zstd, frame by frame, the differences with it. From the level "default" on,
 // where the link is the limit, a frame also refers to chunks that the mirror holds, wherever they are, and which look like what is to be
 // sent: they are the dictionary. Which these are the source knows from what it has sent in this life (refer.go, wire: Known), in at most some 80 MiB a mirror,
-// for the last 2 GiB of chunks; their content it reads from its volume, or from the newest snapshot, or cut of the history, at or below sync_ptr.
+// for the last 2 GiB of chunks; their content it reads from its volume, from the newest snapshot, or cut of the history, at or below sync_ptr,
+// or from where it stood when it was replaced, if it stands there still.
 // A reference that does not hold at the mirror is found by a digest before anything is made of it, and ends the session: for an hour the mirror is told
 // everything in full.
 // How hard it is tried follows from whether the link or the processors are short: adapt.go has the rule. Data that does not
