@@ -126,8 +126,9 @@ func (v *Volume) checkStage(b *LogBatch) error {
 	at, jump, size := v.logEnd, v.jumpEnd, max(v.Size(), v.stagedSize)
 	v.mapMu.RLock()
 	begun := v.coming != nil && !v.coming.whole || len(v.catalog.Next) > 0
+	newest := Position(0)
 	if b.Jump && v.coming != nil {
-		size = max(size, v.coming.size)
+		size, newest = max(size, v.coming.size), v.coming.got.Newest()
 	}
 	v.mapMu.RUnlock()
 	middle := v.wholeEpochsLocked() < len(v.staged) || v.batch != nil && len(v.batch.hdr.Entries) > 0
@@ -137,6 +138,8 @@ func (v *Volume) checkStage(b *LogBatch) error {
 		return bad("does not follow %d", at)
 	case jump > 0 && (!b.Jump || b.End != jump), jump == 0 && b.Jump && middle:
 		return bad("up to %d: it comes in the middle of another one, up to %d", b.End, max(jump, at))
+	case b.End < newest:
+		return bad("up to %d: a part of one up to %d has come", b.End, newest)
 	case begun && !b.Jump:
 		return bad("a jump epoch was begun, and must be ended first")
 	case b.End <= b.First, !b.Jump && (b.End-b.First < Position(len(b.Entries)) || len(b.Entries) == 0 && !isTerm(b.End)):

@@ -59,12 +59,15 @@ func (c *coming) meta() format.Jump {
 }
 
 // took notes that a record of the epoch that ends at end was applied. A source goes over the chunks from the first to the
-// last, so when one comes, all before it are as of end.
+// last, so when one comes, all before it are as of end. Of anything else, such as the size that comes first, only that it did:
+// no epoch that ends before may go on behind it.
 func (c *coming) took(e *format.Entry, end Position) {
 	c.end = end
+	cursor := uint64(0)
 	if e.Kind == format.KindData {
-		c.got.Took(end, e.LBA+1)
+		cursor = e.LBA + 1
 	}
+	c.got.Took(end, cursor)
 }
 
 // Coming tells what a jump epoch has brought that was interrupted; nil when there is none.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
@@ -257,4 +258,55 @@ func shipPart(t *testing.T, src, dst *aodi.Volume, limit int) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestJumpThatEndsEarlier ensures that a mirror which has got of an epoch no more than the size, which comes first, takes none that ends
+// before: it would show something of a later time. Also when it was closed in between.
+func TestJumpThatEndsEarlier(t *testing.T) {
+	ds, dm := newDisk(t, 1<<30), newDisk(t, 1<<30)
+	create(t, ds, 1<<20, 64)
+	src := open(t, ds, aodi.Options{})
+	defer src.Close()
+	dst := newMirror(t, dm, 64, src, aodi.Options{})
+	defer func() { _ = dst.Close() }()
+	begin := func() aodi.LogBatch {
+		t.Helper()
+		if err := src.WriteAt(make([]byte, 1<<20), 0, true); err != nil {
+			t.Fatal(err)
+		}
+		c, err := src.OpenCut(cutFrom(dst))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var b aodi.LogBatch
+		if err := c.Next(1<<20, &b); err != nil || len(b.Data) > 0 {
+			t.Fatalf("%d bytes of data, %v, want the size alone", len(b.Data), err)
+		}
+		return b
+	}
+	early, late := begin(), begin()
+	if err := dst.Stage(&late, false); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := dst.Unstage(); err != nil {
+			t.Fatal(err)
+		}
+		if got := dst.Coming(); got.Newest() != late.End {
+			t.Fatalf("the mirror says %v of an epoch up to %d", got, late.End)
+		}
+		if err := dst.Stage(&early, false); !errors.Is(err, syscall.EINVAL) {
+			t.Fatalf("an epoch up to %d behind one up to %d: %v", early.End, late.End, err)
+		}
+		if err := dst.Close(); err != nil {
+			t.Fatal(err)
+		}
+		dst = open(t, dm, aodi.Options{})
+	}
+	copyCut(t, src, dst, 1<<20)
+	if err := dst.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check(t, dm)
 }

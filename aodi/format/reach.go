@@ -25,7 +25,7 @@ func ReachedTo(base Position, cursor uint64) Reached {
 	return Reached{{base, cursor}}
 }
 
-// Took notes that a session with a cut at base has come to cursor.
+// Took notes that a session with a cut at base has come to cursor; 0: to no chunk yet, but something else of it has come.
 func (r *Reached) Took(base Position, cursor uint64) {
 	at := 0
 	for ; at < len(*r) && (*r)[at].Base > base; at++ { // those are newer, though not so far
@@ -41,17 +41,17 @@ func (r *Reached) Took(base Position, cursor uint64) {
 	*r = slices.Replace(*r, at, past, Reach{base, cursor}).bounded()
 }
 
-// bounded forgets the part that is the smallest: the one behind it covers its chunks, with an older base.
+// bounded forgets the part that is the smallest: the one behind it covers its chunks, with an older base. The first stays: nothing
+// older may be sent than what is there, however little that is.
 func (r Reached) bounded() Reached {
 	if len(r) <= MaxReach {
 		return r
 	}
-	least, at, from := r[0].Cursor, 0, uint64(0)
-	for i, p := range r[:len(r)-1] {
-		if p.Cursor-from < least {
-			least, at = p.Cursor-from, i
+	at := 1
+	for i := 2; i < len(r)-1; i++ {
+		if r[i].Cursor-r[i-1].Cursor < r[at].Cursor-r[at-1].Cursor {
+			at = i
 		}
-		from = p.Cursor
 	}
 	return slices.Delete(r, at, at+1)
 }
