@@ -219,13 +219,12 @@ func (w *world) lineage(n *node, end aodi.Position) {
 // met holds what the primary and an old head that was written to say of each other, when they have had time to meet: both
 // name the other, and where they part.
 func (w *world) met(n *node) {
-	fork := say("agree up to position %d", w.after(n.rules).fork())
-	for _, m := range []*node{n, w.source()} {
-		text := m.peer.Conflict("vm")
-		if m.d.isDead() || m.v.Status().Failed != nil {
-			return
-		}
-		if !strings.Contains(text, fork) {
+	fork, both := say("agree up to position %d", w.after(n.rules).fork()), []*node{n, w.source()}
+	if slices.ContainsFunc(both, func(m *node) bool { return m.d.isDead() || m.v.Status().Failed != nil }) {
+		return
+	}
+	for _, m := range both {
+		if text := m.peer.Conflict("vm"); !strings.Contains(text, fork) {
 			w.fatal("heads", "%s and %s are two heads, and %s says: %q", n.name, w.source().name, m.name, text)
 		}
 	}
