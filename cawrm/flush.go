@@ -98,7 +98,7 @@ func (s *Source) Flush() error {
 
 // Flushed is for what came with FUA, and is durable here: it returns when the mirrors in flush mode have committed it.
 func (s *Source) Flushed() error {
-	if !s.flushes() {
+	if !s.FlushesWait() {
 		return nil
 	}
 	_, durable := s.v.Pointers()
@@ -108,8 +108,8 @@ func (s *Source) Flushed() error {
 // EndFlushes lets go all flushes that wait for mirrors, and those to come, with an error: nobody may take them for done.
 func (s *Source) EndFlushes() { s.waiters.once.Do(func() { close(s.waiters.ended) }) }
 
-// flushes tells whether a mirror is in flush mode.
-func (s *Source) flushes() bool {
+// FlushesWait tells whether a mirror is in flush mode. Any goroutine.
+func (s *Source) FlushesWait() bool {
 	for _, m := range s.Mirrors() {
 		if m.flushMode() {
 			return true
@@ -120,7 +120,7 @@ func (s *Source) flushes() bool {
 
 // await waits for F1.
 func (s *Source) await(end aodi.Position) error {
-	if !s.flushes() {
+	if !s.FlushesWait() {
 		return nil
 	}
 	x := &waiting{end: end, since: time.Now()}

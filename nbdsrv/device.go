@@ -90,6 +90,7 @@ type Export struct {
 	Of string
 
 	nonblocking Nonblocking
+	counting    Counting
 }
 
 // prepare fills in the defaults and checks what "Size constraints" asks of the three sizes.
@@ -101,6 +102,7 @@ func (e *Export) prepare() error {
 		return fmt.Errorf("nbdsrv: name or description longer than %d bytes", maxString)
 	}
 	e.nonblocking, _ = e.Device.(Nonblocking)
+	e.counting, _ = e.Device.(Counting)
 	if e.MinBlock == 0 {
 		e.MinBlock = DefaultMinBlock
 	}

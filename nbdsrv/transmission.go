@@ -89,7 +89,7 @@ func (c *conn) serve(r *request) error {
 		}
 	case cmdFlush:
 		if !c.view.export.ReadOnly {
-			c.handOver(c.begin(r, 0))
+			c.flushDevice(r)
 			return nil
 		}
 	}

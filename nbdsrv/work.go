@@ -13,8 +13,9 @@ type task struct {
 	buf    *buffer // a write's payload, the place for a read's data or for extents; may be nil
 	charge int64   // what buf costs the budgets until the answer is sent
 
-	extents extentScan
-	segs    []segment
+	extents  extentScan
+	segs     []segment
+	flushing flushing
 }
 
 var taskPool sync.Pool
@@ -82,7 +83,7 @@ func (t *task) execute() {
 		}
 		t.answer(err)
 	case cmdFlush:
-		t.answer(dev.Flush())
+		t.executeFlush(dev)
 	case cmdTrim:
 		t.answer(dev.Trim(off, length, fua))
 	case cmdWriteZeroes:
@@ -93,21 +94,23 @@ func (t *task) execute() {
 // answer ends the task with an answer that carries no data. The payload buffer goes first: nobody
 // needs it while the client is slow to read.
 func (t *task) answer(err error) {
-	c, m := t.c, t.c.view.mode
+	c := t.c
 	t.buf.release()
 	var small [smallReply]byte
-	reply := small[:0]
-	if err != nil {
-		why := deviceRefusal(&t.req, err)
-		c.counts.errors.Add(1)
-		reply = m.appendError(reply, &t.req, why.code, why.text)
-	} else {
-		reply = m.appendDone(reply, &t.req)
-	}
-	charge := t.charge
+	reply, charge := c.result(small[:0], &t.req, err), t.charge
 	t.release()
 	c.mu.Lock()
 	c.sendSmallLocked(reply, charge)
+}
+
+// result appends the answer of a request that the device has done, or failed.
+func (c *conn) result(b []byte, r *request, err error) []byte {
+	if err == nil {
+		return c.view.mode.appendDone(b, r)
+	}
+	why := deviceRefusal(r, err)
+	c.counts.errors.Add(1)
+	return c.view.mode.appendError(b, r, why.code, why.text)
 }
 
 // answerData ends the task with output that lies in its buffer, which the writer gives back.

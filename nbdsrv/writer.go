@@ -41,6 +41,7 @@ type writer struct {
 	failed   error // the first write error; nothing is sent after it
 	requests int   // handed over and not answered on the wire
 	payloads int64 // bytes of payload buffers that they hold
+	flusher  *task // the last flush that a worker was given, until the device has done it; nil: none
 
 	vec  [][]byte // the writing goroutine's
 	bufs net.Buffers
@@ -67,13 +68,17 @@ func (w *writer) sendLocked(s ...segment) {
 
 // sendSmallLocked is sendLocked for the answer of a request without data, which is copied.
 func (w *writer) sendSmallLocked(reply []byte, charge int64) {
+	w.queueSmallLocked(reply, charge)
+	w.writeLocked(charge >= largePayload)
+}
+
+func (w *writer) queueSmallLocked(reply []byte, charge int64) {
 	if !w.joinLocked(reply, charge, 1) {
 		buf := newBuffer(1)
 		w.queue = append(w.queue, segment{b: append(buf.data()[:0], reply...), buf: buf, charge: charge, ends: 1})
 		w.queued += len(reply)
 		w.open = len(w.queue)
 	}
-	w.writeLocked(charge >= largePayload)
 }
 
 // joinLocked appends replies to a block that is queued already, if one has room: replies may leave in any

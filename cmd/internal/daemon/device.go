@@ -18,6 +18,12 @@ func (d device) TryWriteAt(p []byte, off int64) error {
 	return translate(d.Volume.TryWriteAt(p, off))
 }
 
+// Changes counts the log's records.
+func (d device) Changes() (n uint64, ok bool) {
+	end, _ := d.Volume.Pointers()
+	return uint64(end), true
+}
+
 // sourceDevice is a volume whose flushes may have to wait for mirrors too.
 type sourceDevice struct {
 	device
@@ -25,6 +31,12 @@ type sourceDevice struct {
 }
 
 func (d sourceDevice) Flush() error { return d.source.Flush() }
+
+// Changes lets no flush share another's call that has to wait for mirrors: whether it has may change in between.
+func (d sourceDevice) Changes() (n uint64, ok bool) {
+	n, ok = d.device.Changes()
+	return n, ok && !d.source.FlushesWait()
+}
 
 func (d sourceDevice) ReadAt(p []byte, off int64) error { return d.source.ReadAt(p, off) }
 
@@ -65,10 +77,13 @@ func (mirrorDevice) Flush() error { return nil }
 var (
 	_ nbdsrv.Device      = device{}
 	_ nbdsrv.Nonblocking = device{}
+	_ nbdsrv.Counting    = device{}
 	_ nbdsrv.Device      = sourceDevice{}
 	_ nbdsrv.Nonblocking = sourceDevice{}
+	_ nbdsrv.Counting    = sourceDevice{}
 	_ nbdsrv.Device      = mirrorDevice{}
 	_ nbdsrv.Nonblocking = mirrorDevice{}
+	_ nbdsrv.Counting    = mirrorDevice{}
 )
 
 // export is how NBD shows the volume.

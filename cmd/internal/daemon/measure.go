@@ -14,7 +14,8 @@ import (
 // measured is a device whose requests are timed: two readings of the clock and two additions each.
 type measured struct {
 	nbdsrv.Device
-	try  nbdsrv.Nonblocking
+	try nbdsrv.Nonblocking
+	nbdsrv.Counting
 	took *metric.Requests
 	slow func(op string, d time.Duration) // nil, or told of what took longer than objective
 	// objective is compared only where slow is set.
@@ -72,7 +73,7 @@ func (m measured) WriteZeroes(off, n int64, noHole, fua bool) error {
 
 // measure makes the requests of an export's device count, and those that take too long known.
 func (d *daemon) measure(e nbdsrv.Export, took *metric.Requests) nbdsrv.Export {
-	m := measured{Device: e.Device, took: took, objective: d.cfg.Objective}
+	m := measured{Device: e.Device, Counting: e.Device.(nbdsrv.Counting), took: took, objective: d.cfg.Objective}
 	if d.flight != nil {
 		m.slow = d.flight.Slow
 	}

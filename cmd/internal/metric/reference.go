@@ -13,7 +13,7 @@ var (
 	buildInfo  = Info{"cawrm_build_info", "gauge", []string{"version"}, "1; the label says which program this is."}
 	volumeInfo = Info{"cawrm_volume_info", "gauge", []string{"volume", "role", "volume_id", "path"}, "1; the labels say what the volume is."}
 	duration   = Info{"cawrm_request_duration_seconds", "histogram", []string{"volume", "operation"},
-		"How long requests of clients took, from the request's arrival at the volume to its result: read, write, flush, trim, zero."}
+		"How long requests of clients took, from the request's arrival at the volume to its result: read, write, flush, trim, zero; flushes that share one call count once."}
 )
 
 // Reference lists every metric of cawrm's own, in the order of the tables.
