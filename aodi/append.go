@@ -84,13 +84,20 @@ type write struct {
 }
 
 // openBatchLocked returns the batch that takes the next record. It waits, with mu released, for a buffer
-// and for a segment that is ready. frees: the record frees more space than it takes. Errors: ENOSPC, and the volume's failure.
+// and for a segment that is ready, and for those that came before and wait (line.go). frees: the record frees more space than it takes,
+// and waits for none of them. Errors: ENOSPC, and the volume's failure.
 func (v *Volume) openBatchLocked(frees bool) (*batch, error) {
 	var wait spaceWait
 	defer wait.end(v)
+	var p place
+	defer v.line.leave(&p, v.room)
 	for {
 		if err := v.failure(); err != nil {
 			return nil, err
+		}
+		if !frees && !v.line.turn(&p) {
+			v.room.Wait()
+			continue
 		}
 		if b := v.batch; b != nil {
 			if len(b.hdr.Entries) == 0 { // it was opened for a record that did not come
@@ -101,6 +108,9 @@ func (v *Volume) openBatchLocked(frees bool) (*batch, error) {
 				}
 			}
 			return b, nil
+		}
+		if !frees {
+			v.line.enter(&p)
 		}
 		if !recovery.Fits(v.geo, v.head.Chunk) {
 			if waited, err := v.nextSegmentLocked(frees, &wait); err != nil {
@@ -122,6 +132,9 @@ func (v *Volume) openBatchLocked(frees bool) (*batch, error) {
 
 // canAppendLocked tells whether n chunks can be appended without waiting.
 func (v *Volume) canAppendLocked(n int) bool {
+	if v.line.any() {
+		return false
+	}
 	if v.batch != nil && v.batch.dataRoom() >= n {
 		return true
 	}

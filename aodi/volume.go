@@ -100,6 +100,7 @@ type Volume struct {
 
 	mu           sync.Mutex // the head of the log
 	room         *sync.Cond // on mu: a buffer was written, a segment is ready, the map shrank
+	line         line       // of the writes that wait for it
 	batch        *batch     // open; nil when the next record opens one
 	spare        []*batch
 	buffers      mmap.MMap       // the memory of all batches
