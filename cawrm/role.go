@@ -105,6 +105,10 @@ func (t *target) turned(before aodi.Role) {
 func (p *Peer) stepDown(t *target, successor Head) error {
 	p.log.Warn("this volume was succeeded by another while it was away, and becomes its mirror", "name", t.name, "successor", successor.String())
 	return t.turn(refusef(wire.CodeClosing, "%q steps down", t.name), func() error {
+		defer t.v.Release() // what waits meanwhile is refused by a mirror, and written where nothing came of it
+		if err := t.v.Hold(); err != nil {
+			return err
+		}
 		if !t.v.Untouched() {
 			return refusef(wire.CodeBusy, "%q was written to while it was about to step down", t.name)
 		}
