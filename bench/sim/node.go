@@ -39,7 +39,7 @@ type node struct {
 
 	floor   aodi.Position // a mirror: the highest position that it has shown; it never goes back
 	adopted bool          // a mirror has shown that it knows its source
-	born    int64         // the size that it had then
+	born    []int64       // the sizes that it had until then
 	reach   time.Time     // from when on its history could be read, when it was looked at last
 	bounds  []int64       // the capacities that it can come up with: the last may not be durable
 	looked  *aodi.Volume  // the volume that was compared when it had failed

@@ -61,10 +61,15 @@ func (w *world) someWindow() window {
 	return all[w.rng.IntN(len(all))]
 }
 
-// seeSize notes with which size a mirror has begun: an empty one takes its source's newest, before the records that lead there.
+// seeSize notes with which sizes a mirror has begun: an empty one takes its source's newest, before the records that lead there, and a
+// newer one from each session until it has got something.
 func (w *world) seeSize(n *node) {
-	if !n.adopted {
-		n.born = n.v.Size()
+	switch size := n.v.Size(); {
+	case n.adopted:
+	case size == 0:
+		n.born = nil
+	case !slices.Contains(n.born, size):
+		n.born = append(n.born, size)
 	}
 }
 
@@ -75,7 +80,7 @@ func (w *world) wrongSize(n *node, size int64, p aodi.Position) string {
 		return ""
 	}
 	for ; n.from != nil && size > want; n = n.from { // a mirror of a mirror gets what that has
-		if size == n.born || !n.adopted {
+		if slices.Contains(n.born, size) || !n.adopted {
 			return ""
 		}
 	}
