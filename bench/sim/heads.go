@@ -219,6 +219,9 @@ func (w *world) lineage(n *node, end aodi.Position) {
 // met holds what the primary and an old head that was written to say of each other, when they have had time to meet: both
 // name the other, and where they part.
 func (w *world) met(n *node) {
+	if !n.written && n.d.starving() {
+		return // it gives in, which takes space, and says so
+	}
 	fork, both := say("agree up to position %d", w.after(n.rules).fork()), []*node{n, w.source()}
 	if slices.ContainsFunc(both, func(m *node) bool { return m.d.isDead() || m.v.Status().Failed != nil }) {
 		return
