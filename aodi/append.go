@@ -239,12 +239,6 @@ func (v *Volume) nextSegmentLocked(frees bool, w *spaceWait) (waited bool, err e
 		v.room.Wait()
 		return true, nil
 	}
-	if ok, err := v.stockedLocked(frees); err != nil {
-		return true, v.awaitSpaceLocked(w, err)
-	} else if !ok {
-		v.room.Wait()
-		return true, nil
-	}
 	if wait := v.paceLocked(keep); wait > 0 { // the cleaner was told when the last one was taken: each of its rounds wakes us
 		t := time.AfterFunc(wait, func() { v.mu.Lock(); defer v.mu.Unlock(); v.room.Broadcast() })
 		defer t.Stop()
@@ -264,7 +258,6 @@ func (v *Volume) nextSegmentLocked(frees bool, w *spaceWait) (waited bool, err e
 	v.sealLocked()
 	v.head.Segment, v.head.Chunk, v.head.Next = v.head.Next, 0, after
 	v.ready.want(after, v.flushes.Swap(0) > zeroAheadFlushes && !written)
-	v.ready.fillSoon()
 	return false, nil
 }
 

@@ -289,5 +289,5 @@ func (v *Volume) settle(f *frozen) {
 	v.mapMu.Unlock()
 	v.reclaim(append(f.dead, f.void...))
 	v.ckpt.keep = max(2*f.opened, v.ckpt.keep/2, minKept)
-	v.punch(max(v.ckpt.keep, v.stockAtRest()+1))
+	v.punch(v.ckpt.keep)
 }

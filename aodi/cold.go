@@ -308,23 +308,10 @@ func (v *Volume) openCold() (int, error) {
 func (v *Volume) nextCold() error {
 	keep := v.checkpointKeep()
 	v.mapMu.Lock()
-	sure := v.segs.sure > 0
 	seg, _, err := v.segs.take(v.segmentLimit(), keep)
-	short := !v.hasStock(v.stockForMeta())
 	v.mapMu.Unlock()
 	if err != nil {
 		return err
-	}
-	if short { // it was of what checkpoints need: cleaning goes on where the file system has space for another one
-		if err = v.fillStock(); err != nil {
-			v.mapMu.Lock()
-			delete(v.segs.taken, seg)
-			if sure {
-				v.segs.keepSure(seg)
-			}
-			v.mapMu.Unlock()
-			return err
-		}
 	}
 	err = v.makeReady(seg, false)
 	v.mapMu.Lock()

@@ -146,7 +146,7 @@ func newVolume(d disk.Disk, c *recovery.Container, opt Options) *Volume {
 		v.coming = v.newComing(j)
 	}
 	v.segs = segmentTable{tree: tree{id: treeSegment, arena: v.arena, pages: v.pages, root: m.SegRoot, height: int(m.SegHeight)},
-		count: m.Segments, free: m.Free, taken: map[uint32]bool{}, dead: map[uint32]bool{}, filled: map[uint32]bool{}, young: map[uint32]bool{}, blank: map[uint32]bool{}, moving: noSegment, live: int64(m.Live)}
+		count: m.Segments, free: m.Free, taken: map[uint32]bool{}, dead: map[uint32]bool{}, filled: map[uint32]bool{}, young: map[uint32]bool{}, moving: noSegment, live: int64(m.Live)}
 	v.segs.keep = v.recentSegments()
 	v.ckpt = checkpointer{seq: m.Seq, place: m.Log, head: metaHead{segment: m.MetaSegment, chunk: m.MetaChunk, next: m.MetaNext}, readyNext: noSegment,
 		run: newTurn(), wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}

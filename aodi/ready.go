@@ -1,9 +1,7 @@
 package aodi
 
 import (
-	"errors"
 	"sync"
-	"syscall"
 
 	"cawrm/aodi/format"
 )
@@ -20,10 +18,6 @@ type readiness struct {
 	state map[uint32]*readyState
 	whole map[uint32]bool // segments that were reserved in this life and not given back since
 	wake  chan struct{}
-
-	stock    bool  // the stock is to be filled
-	asked    bool  // by a write that waits for it
-	stockErr error // why it could not be; told once for each try
 }
 
 type readyState struct {
@@ -96,13 +90,9 @@ func (v *Volume) runReady() {
 				s.done, s.err = err == nil, err
 			}
 			v.ready.mu.Unlock()
-			v.wakeWriters()
-		}
-		if want, asked := v.ready.takeStock(); want {
-			if err := v.fillStock(); asked {
-				v.ready.stockFailed(err)
-			}
-			v.wakeWriters()
+			v.mu.Lock()
+			v.room.Broadcast()
+			v.mu.Unlock()
 		}
 		select {
 		case <-v.closing:
@@ -132,26 +122,12 @@ func (r *readiness) gone(seg uint32) {
 	r.mu.Unlock()
 }
 
-func (v *Volume) wakeWriters() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.room.Broadcast()
-}
-
 // makeReady reserves a segment's space, unless it has it. To ask the file system costs more than the call: ext4 lets all direct
-// writes to the file end first, and begins none meanwhile. When the file system is full a free segment that still has its space gives
-// it up for this one; two at most, since others may be quicker to take it.
+// writes to the file end first, and begins none meanwhile.
 func (v *Volume) makeReady(seg uint32, zero bool) error {
 	off, n := int64(v.geo.Phys(seg, 0))*format.ChunkSize, v.geo.SegmentBytes()
 	if !v.ready.reserved(seg) {
-		err := v.d.Reserve(off, n)
-		for range 2 {
-			if !errors.Is(err, syscall.ENOSPC) || v.d.Fixed() || !v.punchOne() {
-				break
-			}
-			err = v.d.Reserve(off, n)
-		}
-		if err != nil {
+		if err := v.d.Reserve(off, n); err != nil {
 			return err
 		}
 		v.ready.got(seg)

@@ -13,7 +13,7 @@ import (
 //	          filled since the one before waits for the next
 //	kept      that checkpoint is durable (reclaim); the space stays, because writing where something was written before is
 //	          cheaper for the file system, and most segments are needed again soon
-//	punched   it was not needed: the space goes back to the file system (punch), but for the stock (stock.go)
+//	punched   it was not needed: the space goes back to the file system (punch)
 //
 // A batch that an earlier life of the segment left there is not taken for one of the new: its sequence number is older.
 
@@ -45,7 +45,7 @@ func (v *Volume) reclaim(segs []uint32) {
 		v.pages.forget(seg)
 		v.dropResidentLocked(seg)
 		delete(v.segs.taken, seg)
-		v.segs.keepSure(seg)
+		v.segs.kept = append(v.segs.kept, seg)
 	}
 	if len(segs) > 0 {
 		v.relief.gave++
@@ -68,31 +68,25 @@ func (v *Volume) dropResidentLocked(seg uint32) {
 
 // punch gives back the space of all free segments but the keep youngest.
 func (v *Volume) punch(keep int) {
-	for v.punchAbove(keep) {
-	}
-}
-
-func (v *Volume) punchOne() bool { return v.punchAbove(0) }
-
-// punchAbove gives back the space of the oldest free segment, if there are more than keep.
-func (v *Volume) punchAbove(keep int) bool {
-	v.mapMu.Lock()
-	if len(v.segs.kept) <= keep {
+	for {
+		v.mapMu.Lock()
+		if len(v.segs.kept) <= keep {
+			v.mapMu.Unlock()
+			return
+		}
+		seg := v.segs.kept[0]
+		v.segs.kept = v.segs.kept[1:]
+		v.segs.taken[seg] = true // nothing new can come there meanwhile
+		v.segs.reuses.Add(1)     // who reads it still looks again
 		v.mapMu.Unlock()
-		return false
+		v.ready.gone(seg)
+		if err := v.d.Punch(int64(v.geo.Phys(seg, 0))*format.ChunkSize, v.geo.SegmentBytes()); err != nil {
+			v.log.Warn("space of a free segment was not given back", "segment", seg, "err", err)
+		}
+		v.mapMu.Lock()
+		delete(v.segs.taken, seg)
+		v.mapMu.Unlock()
 	}
-	seg := v.segs.shiftKept()
-	v.segs.taken[seg] = true // nothing new can come there meanwhile
-	v.segs.reuses.Add(1)     // who reads it still looks again
-	v.mapMu.Unlock()
-	v.ready.gone(seg)
-	if err := v.d.Punch(int64(v.geo.Phys(seg, 0))*format.ChunkSize, v.geo.SegmentBytes()); err != nil {
-		v.log.Warn("space of a free segment was not given back", "segment", seg, "err", err)
-	}
-	v.mapMu.Lock()
-	delete(v.segs.taken, seg)
-	v.mapMu.Unlock()
-	return true
 }
 
 // Relieve frees what was kept for who might need it, because writes need it more: dead segments of the log that mirrors a little
@@ -135,7 +129,7 @@ func (v *Volume) Relieve() (more bool, err error) {
 	return more || n > 0, err
 }
 
-// GiveBack gives the space that is not used to the file system, but for what a full one would be short of (stock.go). Any goroutine.
+// GiveBack gives all space that is not used to the file system. Any goroutine.
 func (v *Volume) GiveBack() error { return v.rest() }
 
 // restDue is how long a volume must be left alone before its space goes back.
@@ -161,7 +155,7 @@ func (v *Volume) rest() error {
 		}
 	}
 	v.givenUp.Store(false)
-	v.punch(v.stockAtRest())
+	v.punch(0)
 	return err
 }
 

@@ -130,6 +130,9 @@ func (s *segmentTable) chance() { s.chances.Add(1) }
 
 // fullLocked tells whether what is live fills the container, and whether that is so for good: nothing of it can give way. mu is held.
 func (v *Volume) fullLocked() (forGood bool, err error) {
+	if !v.bounded() {
+		return false, nil
+	}
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	if err = v.fullMapLocked(); err == nil {
@@ -140,9 +143,6 @@ func (v *Volume) fullLocked() (forGood bool, err error) {
 }
 
 func (v *Volume) fullMapLocked() error {
-	if !v.bounded() {
-		return nil
-	}
 	most := fullAt(v.geo, v.segmentLimit(), min(v.leaves(), v.main.mapped+1))
 	if v.segs.live < most {
 		return nil
@@ -156,7 +156,7 @@ func (v *Volume) roomy() bool {
 	keep := v.checkpointKeep() + v.coldReserve()
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
-	return v.fullMapLocked() == nil && v.segs.available(v.segmentLimit()) > keep && v.hasStock(v.stockWhole()+1)
+	return v.bounded() && v.fullMapLocked() == nil && v.segs.available(v.segmentLimit()) > keep
 }
 
 // relieve is a round where nobody cleans. It ends when there is space, or when nothing more comes of it.

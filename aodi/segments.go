@@ -23,9 +23,7 @@ type segmentTable struct {
 	dead    map[uint32]bool   // sealed segments without a live chunk
 	swept   uint64            // rows below it were looked at for what an earlier life left
 	holds   []*hold           // of cuts that are being shipped
-	kept    []uint32          // free segments that may still have their space, oldest first
-	sure    int               // the last so many of them surely have
-	blank   map[uint32]bool   // and of these were never written
+	kept    []uint32          // free segments that still have their space, oldest first
 	reuses  atomic.Uint64     // segments that were given out again
 	fresh   int               // segments opened since the last checkpoint
 	recent  []format.Position // ends of the segments of the log that were sealed last
@@ -66,7 +64,7 @@ func (s *segmentTable) lookBack(rows int) error {
 		case r.State == format.SegmentSealed && r.Live == 0:
 			s.dead[seg] = true
 		case r.State == format.SegmentFree && !s.taken[seg] && !slices.Contains(s.kept, seg):
-			s.kept = slices.Insert(s.kept, 0, seg)
+			s.kept = append(s.kept, seg) // it may have its space still
 		}
 		s.swept++
 	}
@@ -130,21 +128,18 @@ func (s *segmentTable) addLive(seg uint32, n int) error {
 // limit is the number of segments that the container may have, keep how many must be left for others. written: the
 // segment was in use before and still has its space. Errors: ENOSPC.
 func (s *segmentTable) take(limit, keep uint64) (seg uint32, written bool, err error) {
+	free := s.free - min(s.free, uint64(len(s.taken)))
 	if s.available(limit) <= keep {
 		return 0, false, fmt.Errorf("%s: of %d segments, the last %d are kept for checkpoints: %w", s.tree.pages.d.Name(), limit, keep, syscall.ENOSPC)
 	}
-	if len(s.kept) > 0 {
-		seg, written := s.popKept()
+	if n := len(s.kept); n > 0 {
+		seg := s.kept[n-1]
+		s.kept = s.kept[:n-1]
 		s.taken[seg] = true
 		s.reuses.Add(1)
-		return seg, written, nil
+		return seg, true, nil
 	}
-	return s.takeNew(limit)
-}
-
-// takeNew picks one that need not have any space.
-func (s *segmentTable) takeNew(limit uint64) (seg uint32, written bool, err error) {
-	if s.free > uint64(len(s.taken)+len(s.kept)) { // else each free row is one of these
+	if free > 0 { // else each free row is taken
 		seg, ok, err := s.sweepFree()
 		if err != nil {
 			return 0, false, err
@@ -172,7 +167,7 @@ func (s *segmentTable) sweepFree() (uint32, bool, error) {
 		}
 		seg := uint32(s.sweep)
 		s.sweep++
-		if s.taken[seg] || slices.Contains(s.kept, seg) {
+		if s.taken[seg] {
 			continue
 		}
 		r, err := s.row(seg)

@@ -75,7 +75,7 @@ func (d *simDisk) TryReadAt(p []byte, off int64) error {
 
 func (d *simDisk) before(op disk.Op, off int64, n int) error {
 	d.mu.Lock()
-	err := d.chanceLocked(op, off, n)
+	err := d.chanceLocked(op, n)
 	if err == nil && op == disk.OpWrite && d.trouble.full && !d.n.holds(off, n) {
 		d.unheld++
 		err = fmt.Errorf("%s: write %d bytes at %d: %w", d.n.name, n, off, syscall.ENOSPC)
@@ -107,7 +107,7 @@ func (d *simDisk) before(op disk.Op, off int64, n int) error {
 }
 
 // chanceLocked decides what happens to an operation.
-func (d *simDisk) chanceLocked(op disk.Op, off int64, n int) error {
+func (d *simDisk) chanceLocked(op disk.Op, n int) error {
 	if err := d.burnLocked(); err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (d *simDisk) chanceLocked(op disk.Op, off int64, n int) error {
 			return &disk.ShortRead{N: d.rng.IntN(n + 1), Err: fmt.Errorf("%s: read: %w", d.n.name, syscall.EIO)}
 		}
 		return fmt.Errorf("%s: %s: %w", d.n.name, op, syscall.EIO)
-	case d.trouble.full && (op == disk.OpReserve && !d.n.holds(off, n) || op == disk.OpGrow):
+	case d.trouble.full && (op == disk.OpReserve || op == disk.OpGrow):
 		d.starved++
 		return fmt.Errorf("%s: %s: %w", d.n.name, op, syscall.ENOSPC)
 	}
